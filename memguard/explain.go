@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memguard
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Report is what [Explain] tells: the verdict first, then what proves it.
+type Report struct {
+	Time     time.Time      `json:"time"`
+	PID      int            `json:"pid"`
+	Exe      string         `json:"exe,omitempty"`
+	Go       string         `json:"go_version,omitempty"`  // release that built it; empty if it is not known to be a Go program
+	Verdict  string         `json:"verdict"`               // one sentence
+	Left     Value[float64] `json:"time_to_limit_seconds"` // unknown or null: it does not grow towards a limit
+	Findings []Finding      `json:"findings"`
+	Ledger   *Ledger        `json:"ledger"`
+	Blind    []Blind        `json:"blind"` // what could not be seen, and why
+	Watched  time.Duration  `json:"-"`     // how long was looked
+}
+
+// Explain explains the calling process from inside: it sees the runtime's own
+// figures too. It looks for the given time (zero is one look), since growth
+// takes two looks or more; a context that ends earlier ends the looking, not
+// the report.
+func Explain(ctx context.Context, look time.Duration) (*Report, error) {
+	s := Self()
+	defer s.Close()
+	return explain(ctx, s, look)
+}
+
+// ExplainProcess explains another process by the kernel's view of it. The error
+// is [ErrGone] (errors.Is) when the process has ended, even while it was
+// looked at.
+func ExplainProcess(ctx context.Context, pid int, look time.Duration) (*Report, error) {
+	s, err := Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return explain(ctx, s, look)
+}
+
+const (
+	lookEvery = 200 * time.Millisecond
+	// From outside, what is not Go's is known from smaps alone. It is read along
+	// with the looks as long as that takes a twentieth of the time at most.
+	surveyEvery = 600 * time.Millisecond
+	surveyCost  = surveyEvery / 20
+)
+
+func explain(ctx context.Context, src *Source, look time.Duration) (*Report, error) {
+	j := NewJudge()
+	var s Sample
+	begin := time.Now()
+	var surveyed time.Time
+	survey := src.runtime == nil
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for time.Since(begin) < look && ctx.Err() == nil {
+		if err := src.Read(&s); err != nil {
+			return nil, err
+		}
+		if now := time.Now(); survey && now.Sub(surveyed) >= surveyEvery {
+			surveyed = now
+			s.Process.Maps, _ = src.maps() // the last survey says what is wrong with it
+			survey = s.Process.Maps != nil && time.Since(now) < surveyCost
+		}
+		j.Step(&s)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+	if err := src.Survey(&s); err != nil {
+		return nil, err
+	}
+	j.Step(&s)
+	return newReport(&s, j, time.Since(begin)), nil
+}
+
+// newReport puts together what is known after the last sample.
+func newReport(s *Sample, j *Judge, watched time.Duration) *Report {
+	r := &Report{
+		Time: s.Time, PID: s.PID, Exe: s.Process.Exe, Go: s.Process.Build,
+		Findings: j.Findings(),
+		Ledger:   NewLedger(s),
+		Blind:    append(append([]Blind{}, s.Blind...), j.Blind()...),
+		Watched:  watched,
+	}
+	if left, ok := j.TimeLeft(); ok {
+		r.Left = Known(left.Seconds())
+	}
+	r.Verdict = r.verdict(s)
+	return r
+}
+
+// verdict is the report in one sentence: the worst finding, or that there is
+// none and where most of the memory is.
+func (r *Report) verdict(s *Sample) string {
+	if len(r.Findings) > 0 && r.Findings[0].Severity >= Warning {
+		f := r.Findings[0]
+		if n := r.count(Warning) - 1; n > 0 {
+			return fmt.Sprintf("%s (and %d more)", f.Summary, n)
+		}
+		return f.Summary
+	}
+	rss, ok := r.Ledger.RSS.Get()
+	if !ok {
+		return "Nothing could be said: the process's memory is not readable."
+	}
+	v := "Nothing wrong found: " + mib(float64(rss)) + " resident"
+	limit, isBounded := bounded(s.Cgroup.Limit)
+	ws, ok := s.Cgroup.WorkingSet.Get()
+	switch {
+	case isBounded && ok:
+		v += fmt.Sprintf(", the cgroup at %s of %s (%.0f %%)", mib(float64(ws)), mib(float64(limit)), 100*float64(ws)/float64(max(limit, 1)))
+	case s.Cgroup.Limit == Known[uint64](Unlimited):
+		v += ", no memory limit"
+	default:
+		v += ", the limit is unknown"
+	}
+	if big, ok := r.Ledger.largest(); ok {
+		n, _ := big.Bytes.Get()
+		v += fmt.Sprintf("; most of it is %s (%s)", big.Name, mib(float64(n)))
+	}
+	return v + "."
+}
+
+// count is the number of findings of at least the given severity.
+func (r *Report) count(least Severity) (n int) {
+	for _, f := range r.Findings {
+		if f.Severity >= least {
+			n++
+		}
+	}
+	return n
+}
+
+// largest is the row that holds the most.
+func (l *Ledger) largest() (big Row, ok bool) {
+	most := int64(0)
+	for _, r := range l.Rows {
+		if n, known := r.Bytes.Get(); known && n > most {
+			big, most, ok = r, n, true
+		}
+	}
+	return big, ok
+}
+
+// Worst returns the highest severity among the findings, 0 if there is none.
+func (r *Report) Worst() Severity {
+	if len(r.Findings) == 0 {
+		return 0
+	}
+	return r.Findings[0].Severity
+}

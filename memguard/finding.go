@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memguard
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Severity ranks a Finding.
+type Severity int
+
+// The severities. A healthy service has no finding of Warning or above.
+const (
+	Info     Severity = iota + 1 // worth knowing; nothing need be done
+	Warning                      // will cost memory, CPU or a restart if it stays
+	Critical                     // has killed, or is about to
+)
+
+var severityNames = [...]string{Info: "info", Warning: "warning", Critical: "critical"}
+
+// String returns "info", "warning" or "critical".
+func (s Severity) String() string {
+	if s < Info || s > Critical {
+		return fmt.Sprintf("Severity(%d)", int(s))
+	}
+	return severityNames[s]
+}
+
+// MarshalText writes the severity's name.
+func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads a severity's name.
+func (s *Severity) UnmarshalText(b []byte) error {
+	for i, name := range severityNames {
+		if name == string(b) && name != "" {
+			*s = Severity(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("memguard: severity %q: want info, warning or critical", b)
+}
+
+// ID names a kind of finding. IDs are API: metric labels, alert rules and
+// dashboards use them.
+type ID string
+
+// Finding is something wrong, with the figures that prove it.
+type Finding struct {
+	ID       ID        `json:"id"`
+	Severity Severity  `json:"severity"`
+	Since    time.Time `json:"since"`   // when it was first seen
+	Summary  string    `json:"summary"` // one plain sentence
+	Evidence []Fact    `json:"evidence"`
+	Remedy   string    `json:"remedy"` // what the user can do
+}
+
+// Fact is one figure of a Finding's evidence, in base units.
+type Fact struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  Unit    `json:"unit"`
+}
+
+// Unit is the unit of a Fact.
+type Unit string
+
+// The units of evidence.
+const (
+	UnitBytes          Unit = "bytes"
+	UnitBytesPerSecond Unit = "bytes/second"
+	UnitSeconds        Unit = "seconds"
+	UnitPercent        Unit = "percent"
+	UnitCount          Unit = "count"
+)
+
+// String renders the figure for people: MiB for bytes, and so on.
+func (f Fact) String() string {
+	switch f.Unit {
+	case UnitBytes:
+		return f.Name + " " + mib(f.Value)
+	case UnitBytesPerSecond:
+		return f.Name + " " + mib(f.Value) + "/s"
+	case UnitSeconds:
+		return f.Name + " " + (time.Duration(f.Value * float64(time.Second))).Round(time.Second).String()
+	case UnitPercent:
+		return fmt.Sprintf("%s %.0f %%", f.Name, f.Value)
+	}
+	return fmt.Sprintf("%s %.0f", f.Name, f.Value)
+}
+
+// mib renders a byte count with as many digits as a person wants.
+func mib(n float64) string {
+	const m = 1 << 20
+	switch a := max(n, -n); {
+	case a >= 100*m:
+		return fmt.Sprintf("%.0f MiB", n/m)
+	case a >= 0.05*m:
+		return fmt.Sprintf("%.1f MiB", n/m)
+	}
+	return fmt.Sprintf("%.0f KiB", n/1024)
+}
+
+// Doc describes one kind of finding: what docs/findings.md says of it.
+type Doc struct {
+	ID     ID
+	Means  string // what is wrong, in one sentence
+	Signal string // the true signal that it is read from
+	Raised string // when it is raised, at which severity
+	Remedy string // what the user can do
+}
+
+// docs is the one table of findings. docs/findings.md is generated from it and
+// every detector's remedy is read from it.
+var docs = []Doc{
+	{
+		ID:     "limit-missing",
+		Means:  "The kernel limits the memory, but the Go runtime has no memory limit: it collects by GOGC alone and may pass the kernel's limit with garbage it could have freed.",
+		Signal: "`/gc/gomemlimit:bytes`, heap goal and non-heap memory against the smallest limit of the cgroup and its ancestors; from outside the GOMEMLIMIT that the process was started with",
+		Raised: "info; warning when the present heap goal and everything else in the cgroup do not fit under the limit together",
+		Remedy: "Set GOMEMLIMIT below the container's limit and leave room for what is not Go's: about 90 % of the limit for a pure Go service, less with cgo or page cache.",
+	},
+	{
+		ID:     "limit-above-cgroup",
+		Means:  "The Go memory limit is at or above what the kernel leaves for Go, so the kernel kills before the collector reacts.",
+		Signal: "`/gc/gomemlimit:bytes` against the cgroup's limit less resident memory that is not Go's",
+		Raised: "warning",
+		Remedy: "Lower GOMEMLIMIT, or raise the container's limit: the two must differ by everything in the cgroup that is not Go's.",
+	},
+	{
+		ID:     "gc-off-no-limit",
+		Means:  "GOGC is off and there is no Go memory limit: nothing collects, not even the two-minute cycle, and the heap grows until the kernel kills.",
+		Signal: "`/gc/gogc:percent` off and `/gc/gomemlimit:bytes` unset; from outside the environment",
+		Raised: "critical under a cgroup limit, warning without one",
+		Remedy: "Set GOMEMLIMIT (then GOGC=off is a choice: collect only near the limit), or remove GOGC=off.",
+	},
+	{
+		ID:     "retained-idle",
+		Means:  "Idle heap stays backed by memory after a spike: the scavenger skips chunks that were dense in the last cycle, and no cycle runs while the program is idle.",
+		Signal: "`/memory/classes/heap/free:bytes` beyond a tenth of the memory in use, which is what the scavenger keeps on purpose",
+		Raised: "info at 50 MiB and a quarter of the memory held; warning when it stays for a minute",
+		Remedy: "It goes back by itself after the next two collections. If a neighbour needs it now, call debug.FreeOSMemory once after the spike; it costs a collection.",
+	},
+	{
+		ID:     "span-fragmentation",
+		Means:  "Spans in use hold few objects: survivors pin their pages, and neither a collection nor FreeOSMemory frees them.",
+		Signal: "`/memory/classes/heap/unused:bytes` against objects and unused together, after a completed cycle",
+		Raised: "warning at 40 % and 32 MiB",
+		Remedy: "Rebuild the long-lived structure (copy the survivors, drop the old one), or allocate long-lived small objects apart from short-lived ones of the same size.",
+	},
+	{
+		ID:     "stack-bloat",
+		Means:  "Goroutine stacks hold a large part of the memory; heap profiles do not show them.",
+		Signal: "`/memory/classes/heap/stacks:bytes` and the number of goroutines",
+		Raised: "warning at 64 MiB and a quarter of what the runtime holds",
+		Remedy: "Look at the goroutine profile: many goroutines, or parked deep in a call chain. Stacks halve at each collection once their frames have returned.",
+	},
+	{
+		ID:     "thp-refill",
+		Means:  "More of the Go heap is resident than the runtime holds: the kernel filled released memory again with huge pages.",
+		Signal: "resident size of the heap's mappings (smaps) beyond the runtime's own sum, with AnonHugePages in them",
+		Raised: "warning at 32 MiB and a tenth of the heap's mappings",
+		Remedy: "Set /sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_none to 0, or run with GODEBUG=disablethp=1.",
+	},
+	{
+		ID:     "lazyfree-rss",
+		Means:  "RSS counts memory that is already given back: pages freed with MADV_FREE stay resident until the kernel needs them.",
+		Signal: "LazyFree in smaps",
+		Raised: "info at 32 MiB and a tenth of RSS",
+		Remedy: "Judge by RSS less LazyFree. In Go 1.16 and later only GODEBUG=madvdontneed=0 asks for it; remove that to see RSS fall at once.",
+	},
+	{
+		ID:     "nongo-growth",
+		Means:  "Anonymous memory that is not Go's grows steadily: C allocations, arenas of the C library, or mappings of the program itself. No Go profile shows it.",
+		Signal: "in the process: resident anonymous memory less what the runtime holds, over time; from outside: the mappings that are not Go's, over time",
+		Raised: "warning when it has grown by 16 MiB and its slope's lower quartile is above 64 KiB/s",
+		Remedy: "Profile the C side (a malloc profiler, MALLOC_ARENA_MAX=2 to see whether arenas are the cause), and lower GOMEMLIMIT by what it takes.",
+	},
+	{
+		ID:     "pagecache-pressure",
+		Means:  "The cgroup is near its limit and a good part of that is page cache, which the kernel drops before it kills: usage looks worse than it is, but every read and write pays for the reclaim.",
+		Signal: "file pages and working set against the limit; PSI memory",
+		Raised: "info at 90 % usage with a fifth of it droppable; warning when tasks stall for 10 % of the time",
+		Remedy: "Judge by the working set, not by usage. If it stalls: raise the limit, write less through the cache (O_DIRECT, fadvise DONTNEED), or read with a smaller window.",
+	},
+	{
+		ID:     "oom-forecast",
+		Means:  "Memory that cannot be dropped grows steadily and will reach the kernel's limit.",
+		Signal: "lower quartile of all pairwise slopes (Theil-Sen) over the last 30 s of what cannot be freed: the working set, in the process less garbage and idle heap",
+		Raised: "info within ten minutes, warning within two, critical within thirty seconds",
+		Remedy: "Take a heap and a goroutine profile now, twice, and compare them; the growing row of the ledger says which. Then restart in order, before the kernel does.",
+	},
+	{
+		ID:     "oom-kill",
+		Means:  "The kernel has killed a process of this cgroup because the limit was reached.",
+		Signal: "`oom_kill` in memory.events (v2) or memory.oom_control (v1)",
+		Raised: "info when it happened before we looked, critical when it happens while we watch",
+		Remedy: "See the ledger of the moment before. A kill leaves no stack: the row that grew is the lead.",
+	},
+}
+
+// Docs returns the table of all findings, in the order of docs/findings.md.
+func Docs() []Doc { return append([]Doc(nil), docs...) }
+
+// doc returns the table's entry for id.
+func (id ID) doc() Doc {
+	for _, d := range docs {
+		if d.ID == id {
+			return d
+		}
+	}
+	return Doc{ID: id}
+}
+
+// findingsMarkdown renders the table as docs/findings.md.
+func findingsMarkdown() string {
+	var b strings.Builder
+	b.WriteString("# Findings\n\nGenerated from the table in `memguard/finding.go` by `make golden`; do not edit.\n")
+	for _, d := range docs {
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n- **Signal:** %s.\n- **Raised:** %s.\n- **Remedy:** %s\n", d.ID, d.Means, d.Signal, d.Raised, d.Remedy)
+	}
+	return b.String()
+}

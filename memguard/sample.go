@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memguard
+
+import (
+	"math"
+	"time"
+
+	"github.com/memguard/memguard-go/scavenge/smaps"
+)
+
+// Unlimited is the value of a limit that is known and is not there.
+const Unlimited = math.MaxUint64
+
+// Origin says where a block of a [Sample] was read.
+type Origin string
+
+// The origins of the runtime's figures. The empty Origin means that nothing of
+// the runtime was seen.
+const (
+	FromRuntime Origin = "runtime/metrics" // one batch, read in the process itself
+	FromEnviron Origin = "environ"         // the settings the process was started with; it may have changed them since
+)
+
+// Sample is one instant of one process. A figure that could not be read is
+// unknown, and Blind says why. Byte counts are bytes.
+type Sample struct {
+	Time    time.Time
+	PID     int
+	Runtime Runtime
+	Process Process
+	Cgroup  Cgroup
+	Blind   []Blind // what could not be read; valid until the Source reads again
+}
+
+// Blind is something that could not be seen, and why.
+type Blind struct {
+	What string `json:"what"`
+	Why  string `json:"why"`
+}
+
+// Runtime is what the Go runtime accounts for. The memory classes are those of
+// runtime/metrics; Total = Objects + Unused + Free + Released + Stacks +
+// OSStacks + Metadata (runtime/metrics.go).
+type Runtime struct {
+	Origin Origin
+
+	Total    Bytes // mapped by the runtime (/memory/classes/total)
+	Released Bytes // heap given back to the OS (heap/released)
+	Objects  Bytes // live objects and garbage not yet swept (heap/objects)
+	Unused   Bytes // room in spans in use that holds no object (heap/unused)
+	Free     Bytes // idle spans that are still backed by memory (heap/free)
+	Stacks   Bytes // stacks, in the heap's arenas (heap/stacks)
+	OSStacks Bytes // thread stacks that the runtime asked the OS for (os-stacks)
+	Metadata Bytes // everything else of Total, by the identity above
+
+	Live        Bytes        // marked by the last cycle (/gc/heap/live); unknown before the first
+	Goal        Bytes        // heap goal of the running cycle (/gc/heap/goal)
+	GCPercent   Value[int64] // GOGC; -1 is off
+	MemoryLimit Bytes        // GOMEMLIMIT; Unlimited when there is none
+	Cycles      Count        // completed cycles since start
+	Goroutines  Count        // since Go 1.26 with the runtime's own
+}
+
+// mapped is what the runtime holds of the OS, and what GOMEMLIMIT bounds.
+func (r *Runtime) mapped() Bytes {
+	if n, ok := minus(r.Total, r.Released).Get(); ok && n >= 0 {
+		return Known(uint64(n))
+	}
+	return Bytes{}
+}
+
+// heapClaimed is what the runtime believes to be backed by memory in the heap's
+// arenas. Stacks are allocated there too.
+func (r *Runtime) heapClaimed() Bytes {
+	return plus(r.Objects, r.Unused, r.Free, r.Stacks)
+}
+
+// Process is the kernel's view of the process.
+type Process struct {
+	RSS    Bytes // resident memory (proc_pid_statm(5), field 2)
+	Shared Bytes // the part of RSS that is file-backed or shared memory (field 3)
+
+	// Maps is the classified address space. It is nil on a tick: reading it
+	// makes the kernel walk the page tables, 15-30 ms per GiB of RSS.
+	Maps *smaps.Process
+
+	Go    bool // known to be a Go program
+	Cgo   bool // built with cgo, so that C code may hold memory too
+	Exe   string
+	Build string // Go release that built it, if known
+}
+
+// anon is resident anonymous memory: heap, stacks, C memory.
+func (p *Process) anon() Bytes {
+	if n, ok := minus(p.RSS, p.Shared).Get(); ok && n >= 0 {
+		return Known(uint64(n))
+	}
+	return Bytes{}
+}
+
+// Cgroup is the kernel's view of the memory cgroup that the process is charged
+// to. Usage is read at every tick, the rest at most once a second.
+type Cgroup struct {
+	Path      string // as in /proc/PID/cgroup; empty when there is none
+	Version   int    // 1 or 2
+	LimitFrom string // directory of the ancestor whose limit is the smallest
+
+	Usage      Bytes // charged now
+	Limit      Bytes // smallest limit on the way to the root, or Unlimited
+	High       Bytes // memory.high, or Unlimited (cgroup v2)
+	WorkingSet Bytes // usage less inactive file pages: what the kubelet looks at
+	Swap       Bytes
+
+	Anon         Bytes
+	Shmem        Bytes
+	ActiveFile   Bytes
+	InactiveFile Bytes
+	Kernel       Bytes // slab, page tables, kernel stacks, sockets
+
+	OOMKills Count          // processes that the kernel has killed in here
+	Pressure Value[float64] // PSI some avg10, percent of time
+
+	// Members are the processes charged to the cgroup; nil on a tick.
+	Members []Member
+}
+
+// undroppable is what the kernel cannot take back by dropping page cache: the
+// part of the usage that counts towards a kill.
+func (c *Cgroup) undroppable() Bytes {
+	usage, ok := c.Usage.Get()
+	file, ok2 := plus(c.ActiveFile, c.InactiveFile).Get()
+	if !ok || !ok2 {
+		return Bytes{}
+	}
+	return Known(usage - min(usage, file)) // they are read one after the other
+}
+
+// Member is one process of a cgroup.
+type Member struct {
+	PID  int
+	Anon Bytes // resident anonymous memory (proc_pid_status(5), RssAnon)
+	Why  string
+}
+
+// bounded returns a limit if it is known and there is one.
+func bounded(limit Bytes) (uint64, bool) {
+	n, ok := limit.Get()
+	return n, ok && n < Unlimited
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memguard
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/memguard/memguard-go/scavenge/cgroup"
+)
+
+// proc is where the kernel's process files are.
+const proc = "/proc"
+
+// cgroupEvery is how often all of the cgroup's files are read; its usage is
+// read at every tick.
+const cgroupEvery = time.Second
+
+// ErrGone is what reading a process that has ended, or whose pid belongs to
+// another process by now, gives.
+var ErrGone = errors.New("the process has ended")
+
+// Source reads Samples of one process. It keeps the files of a tick open. It is
+// not safe for concurrent use.
+type Source struct {
+	pid     int
+	start   uint64         // start time in clock ticks since boot; with the pid it names the process
+	runtime *runtimeReader // nil for another process
+	environ Runtime        // of another process: what its environment says of the runtime
+	process Process        // what does not change: executable, Go release
+	statm   *os.File
+	group   *cgroup.Group
+
+	reading Cgroup // last full reading of the cgroup
+	readAt  time.Time
+	blind   []Blind // found at opening
+	buf     [256]byte
+}
+
+// Self returns the Source of the calling process. It sees the runtime's own
+// figures, and on Linux the kernel's.
+func Self() *Source {
+	s := &Source{pid: os.Getpid(), runtime: newRuntimeReader()}
+	s.open("self")
+	s.process.Go = true
+	return s
+}
+
+// Open returns the Source of another process: the kernel's view of it. It fails
+// when nothing can be seen of the process: it is gone (errors.Is ErrGone), or
+// this system has no /proc.
+func Open(pid int) (*Source, error) {
+	if pid == os.Getpid() {
+		return Self(), nil
+	}
+	s := &Source{pid: pid}
+	if pid <= 0 {
+		return nil, fmt.Errorf("memguard: pid %d: not a process id", pid)
+	}
+	if _, err := os.Stat(proc + "/self"); err != nil {
+		return nil, fmt.Errorf("memguard: pid %d: this system has no %s to look into", pid, proc)
+	}
+	if s.open(strconv.Itoa(pid)); s.statm == nil {
+		s.Close()
+		if _, err := os.Stat(proc + "/" + strconv.Itoa(pid)); errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("memguard: pid %d: %w", pid, ErrGone)
+		}
+		return nil, fmt.Errorf("memguard: pid %d: %s", pid, s.blind[0].Why)
+	}
+	return s, nil
+}
+
+// open opens what can be opened; what cannot is kept in s.blind.
+func (s *Source) open(name string) {
+	dir := proc + "/" + name
+	var err error
+	if s.statm, err = os.Open(dir + "/statm"); err != nil {
+		s.cannot("process", err)
+	}
+	if s.start, err = startTime(dir); err != nil && s.statm != nil {
+		s.cannot("start time", err)
+	}
+	if s.group, err = cgroup.Open(proc, s.pid); err != nil {
+		s.cannot("cgroup", err)
+	}
+	s.identify(dir)
+}
+
+func (s *Source) cannot(what string, err error) {
+	s.blind = append(s.blind, Blind{What: what, Why: err.Error()})
+}
+
+// Close closes the files that are kept open.
+func (s *Source) Close() error {
+	var errs []error
+	if s.statm != nil {
+		errs = append(errs, s.statm.Close())
+	}
+	if s.group != nil {
+		errs = append(errs, s.group.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Read takes the sample of a tick: one batch of runtime metrics, RSS, and the
+// cgroup's usage; once a second the rest of the cgroup. It allocates nothing
+// between those seconds and stops nothing. What could not be read is unknown
+// and in dst.Blind. The error is [ErrGone] when the process has ended; nothing
+// else ends a loop.
+func (s *Source) Read(dst *Sample) error {
+	dst.Time, dst.PID = time.Now(), s.pid
+	dst.Blind = append(dst.Blind[:0], s.blind...)
+	dst.Process = s.process
+	s.readCgroup(dst)
+	if s.runtime != nil {
+		s.runtime.read(&dst.Runtime)
+	} else {
+		dst.Runtime = s.environ
+	}
+	return s.readRSS(dst)
+}
+
+// readRSS reads statm last of a tick's figures, so that a process that ended
+// during the tick is noticed.
+func (s *Source) readRSS(dst *Sample) error {
+	if s.statm == nil {
+		return nil // said at opening
+	}
+	n, err := readAt(s.statm, s.buf[:])
+	if n == 0 && gone(err) {
+		return fmt.Errorf("memguard: pid %d: %w", s.pid, ErrGone)
+	}
+	rss, shared, ok := parseStatm(s.buf[:n])
+	switch {
+	case n == 0 && err != nil:
+		dst.Blind = append(dst.Blind, Blind{"RSS", err.Error()})
+	case !ok:
+		dst.Blind = append(dst.Blind, Blind{"RSS", fmt.Sprintf("%s: not three numbers: %q", s.statm.Name(), s.buf[:n])})
+	default:
+		page := uint64(pageSize)
+		dst.Process.RSS, dst.Process.Shared = Known(rss*page), Known(shared*page)
+	}
+	return nil
+}
+
+// pageSize is the unit of statm.
+var pageSize = os.Getpagesize()
+
+// parseStatm reads resident and shared pages, fields 2 and 3 of
+// proc_pid_statm(5).
+func parseStatm(b []byte) (resident, shared uint64, ok bool) {
+	var f [3]uint64
+	i := 0
+	for k := range f {
+		start := i
+		for i < len(b) && '0' <= b[i] && b[i] <= '9' {
+			d := uint64(b[i] - '0')
+			if f[k] > (1<<52-d)/10 { // pages; bytes must fit too
+				return 0, 0, false
+			}
+			f[k] = f[k]*10 + d
+			i++
+		}
+		if i == start || i == len(b) || b[i] != ' ' {
+			return 0, 0, false
+		}
+		i++
+	}
+	return f[1], f[2], true
+}

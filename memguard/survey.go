@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memguard
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"github.com/memguard/memguard-go/scavenge/cgroup"
+	"github.com/memguard/memguard-go/scavenge/smaps"
+)
+
+// Survey takes a sample with everything in it: the classified address space
+// and the processes of the cgroup. The kernel walks the process's page tables
+// for it, 15-30 ms per GiB of RSS under the lock that its page faults take
+// too: for a person who asks, not for a timer.
+func (s *Source) Survey(dst *Sample) error {
+	maps, err := s.maps()
+	s.readAt = time.Time{} // all of the cgroup's files, at the same moment
+	if err := s.Read(dst); err != nil {
+		return err
+	}
+	dst.Process.Maps = maps
+	if err != nil {
+		dst.Blind = append(dst.Blind, Blind{"smaps", err.Error()})
+	}
+	s.members(dst)
+	if s.hasEnded() {
+		return fmt.Errorf("memguard: pid %d: %w", s.pid, ErrGone)
+	}
+	return nil
+}
+
+// maps reads the classified address space. It touches nothing of s that a tick
+// changes.
+func (s *Source) maps() (*smaps.Process, error) {
+	return smaps.Read(proc, s.pid, s.hints())
+}
+
+// hasEnded reports whether the process is gone, its pid perhaps given to
+// another by now.
+func (s *Source) hasEnded() bool {
+	start, err := startTime(proc + "/" + strconv.Itoa(s.pid))
+	return gone(err) || err == nil && start != s.start
+}
+
+// hints are what this source knows of the address space.
+func (s *Source) hints() smaps.Hints {
+	h := smaps.Hints{Go: s.process.Go, Cgo: s.process.Cgo, Exe: s.process.Exe}
+	if s.runtime != nil {
+		object := new([64]*byte) // with a pointer in it: not from the tiny allocator
+		h.HeapAddrs = []uint64{uint64(uintptr(unsafe.Pointer(object)))}
+	}
+	return h
+}
+
+// readCgroup fills dst.Cgroup: the usage now, the rest as of the last second.
+func (s *Source) readCgroup(dst *Sample) {
+	dst.Cgroup = Cgroup{}
+	if s.group == nil {
+		return // said at opening
+	}
+	if since := dst.Time.Sub(s.readAt); since >= cgroupEvery || since < 0 {
+		s.readAt = dst.Time
+		s.reading = s.fullCgroup(dst)
+	}
+	dst.Cgroup = s.reading
+	c := &dst.Cgroup
+	usage, err := s.group.Usage()
+	if err != nil {
+		c.Usage, c.WorkingSet = Bytes{}, Bytes{}
+		dst.Blind = append(dst.Blind, Blind{"cgroup usage", err.Error()})
+		s.reopen(err)
+		return
+	}
+	c.Usage = Known(usage)
+	c.WorkingSet = Bytes{}
+	if n, ok := c.InactiveFile.Get(); ok {
+		c.WorkingSet = Known(usage - min(usage, n))
+	}
+}
+
+// reopen looks for the cgroup again when its directory is gone: the process was
+// moved, or the directory was made anew.
+func (s *Source) reopen(err error) {
+	if !errors.Is(err, cgroup.ErrGone) {
+		return
+	}
+	g, err := cgroup.Open(proc, s.pid)
+	if err != nil {
+		return // stays blind, and is tried again at the next tick
+	}
+	s.group.Close()
+	s.group, s.readAt = g, time.Time{}
+}
+
+// fullCgroup reads all of the cgroup's files.
+func (s *Source) fullCgroup(dst *Sample) Cgroup {
+	c := Cgroup{Path: s.group.Path(), Version: s.group.Version()}
+	r, err := s.group.Read()
+	if err != nil {
+		dst.Blind = append(dst.Blind, Blind{"cgroup", err.Error()})
+		s.reopen(err)
+		return c
+	}
+	for _, err := range r.Errs {
+		dst.Blind = append(dst.Blind, Blind{"cgroup", err.Error()})
+	}
+	c.LimitFrom = r.LimitFrom
+	c.Limit, c.High = fromLimit(r.Limit), fromLimit(r.High)
+	c.Swap = fromValue(r.Swap)
+	c.OOMKills = fromValue(r.Events.OOMKill)
+	stat := func(k cgroup.Field) Bytes {
+		if n, ok := r.Stat.Bytes(k); ok {
+			return Known(n)
+		}
+		return Bytes{}
+	}
+	c.Anon, c.Shmem = stat(cgroup.Anon), stat(cgroup.Shmem)
+	c.ActiveFile, c.InactiveFile = stat(cgroup.ActiveFile), stat(cgroup.InactiveFile)
+	// Version 2 keeps socket buffers apart from its kernel line, and has that
+	// line since Linux 5.18 only.
+	if c.Kernel = stat(cgroup.Kernel); c.Version == 2 {
+		if c.Kernel == (Bytes{}) {
+			c.Kernel = plus(stat(cgroup.Slab), stat(cgroup.KernelStack), stat(cgroup.PageTables), stat(cgroup.Percpu))
+		}
+		c.Kernel = plus(c.Kernel, stat(cgroup.Sock))
+	}
+	if p, ok := r.PSI.Some(); ok && !r.PSI.Host {
+		c.Pressure = Known(p.Avg10)
+	}
+	return c
+}
+
+func fromValue(v cgroup.Value) Bytes {
+	if n, ok := v.Value(); ok {
+		return Known(n)
+	}
+	return Bytes{}
+}
+
+func fromLimit(l cgroup.Limit) Bytes {
+	if n, ok := l.Value(); ok {
+		return Known(n)
+	}
+	if l.Unlimited() {
+		return Known[uint64](Unlimited)
+	}
+	return Bytes{}
+}
+
+// members reads the anonymous memory of every process in the cgroup that has any.
+func (s *Source) members(dst *Sample) {
+	if s.group == nil {
+		return
+	}
+	pids, err := s.group.Pids()
+	if err != nil {
+		dst.Blind = append(dst.Blind, Blind{"cgroup members", err.Error()})
+		return
+	}
+	dst.Cgroup.Members = make([]Member, 0, len(pids))
+	for _, pid := range pids {
+		b, err := readSome(proc+"/"+strconv.Itoa(pid)+"/status", 1<<14)
+		switch anon := rssAnon(b); {
+		case gone(err):
+			// It left meanwhile, and its memory with it.
+		case err != nil:
+			dst.Cgroup.Members = append(dst.Cgroup.Members, Member{PID: pid, Why: err.Error()})
+		case anon != Bytes{}:
+			dst.Cgroup.Members = append(dst.Cgroup.Members, Member{PID: pid, Anon: anon})
+		default:
+			// A kernel thread or a zombie: it has no memory of its own.
+		}
+	}
+}
+
+// rssAnon reads the RssAnon line of proc_pid_status(5), in kB there.
+func rssAnon(status []byte) Bytes {
+	_, rest, ok := bytes.Cut(status, []byte("\nRssAnon:"))
+	if !ok {
+		return Bytes{}
+	}
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	num, ok := bytes.CutSuffix(bytes.TrimSpace(line), []byte(" kB"))
+	if !ok {
+		return Bytes{}
+	}
+	n, err := strconv.ParseUint(string(bytes.TrimSpace(num)), 10, 53)
+	if err != nil {
+		return Bytes{}
+	}
+	return Known(n << 10)
+}

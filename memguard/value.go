@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memguard
+
+import "encoding/json"
+
+// Value is a figure that may be unknown. The zero Value is unknown, so a field
+// that nobody filled cannot be mistaken for a measured zero.
+type Value[T int64 | uint64 | float64] struct {
+	v  T
+	ok bool
+}
+
+// Bytes is a byte count that may be unknown.
+type Bytes = Value[uint64]
+
+// Count is a number of things that may be unknown.
+type Count = Value[uint64]
+
+// Known returns a Value that is known to be v.
+func Known[T int64 | uint64 | float64](v T) Value[T] { return Value[T]{v, true} }
+
+// Get returns the figure and whether it is known. The figure is zero when it is not.
+func (v Value[T]) Get() (T, bool) { return v.v, v.ok }
+
+// MarshalJSON writes the figure, or null when it is unknown.
+func (v Value[T]) MarshalJSON() ([]byte, error) {
+	if !v.ok {
+		return []byte("null"), nil
+	}
+	return json.Marshal(v.v)
+}
+
+// UnmarshalJSON reads a figure; null is unknown.
+func (v *Value[T]) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		*v = Value[T]{}
+		return nil
+	}
+	v.ok = true
+	return json.Unmarshal(b, &v.v)
+}
+
+// plus returns the sum of all terms, unknown if one of them is.
+func plus(terms ...Bytes) Bytes {
+	var sum uint64
+	for _, t := range terms {
+		n, ok := t.Get()
+		if !ok {
+			return Bytes{}
+		}
+		sum += n
+	}
+	return Known(sum)
+}
+
+// minus returns a-b as a signed figure, unknown if one of them is.
+func minus(a, b Bytes) Value[int64] {
+	x, ok := a.Get()
+	y, ok2 := b.Get()
+	if !ok || !ok2 {
+		return Value[int64]{}
+	}
+	return Known(int64(x) - int64(y))
+}
