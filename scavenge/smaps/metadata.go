@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package smaps
+
+import (
+	"cmp"
+	"slices"
+)
+
+// What the Go runtime maps outside its heap has no shape of its own once it has no name:
+//
+//	7f2c39400000-7f2c394ac000 rw-p   a mapping of the program, or of C
+//	7f2c394ac000-7f2c39700000 rw-p   tables, in pieces of 64 KiB to some MiB that the kernel merges
+//	7f2c39700000-7f2c3b800000 rw-p   heap index: 32 MiB, nearly untouched (and 1 MiB of page bitmap)
+//	7f2c3b800000-7f2c52015000 ---p   scavenge index and page summaries: 1.1 GiB of reserved
+//	7f2c52015000-7f2c52016000 rw-p   address space with a page in use here and there
+//
+// The reservations give themselves away. What is left goes to the runtime as long as it fits what the
+// runtime can have in all: what touches the reservations first, then the smallest first.
+const heapIndex = 32 << 20 // one level-2 block of the arena map; runtime/metrics does not count it
+
+// estimate is how much the runtime has mapped for a heap, beside the heap index: a page bitmap and what
+// a small program needs, and tables for each arena.
+func estimate(arenas, perArena uint64) uint64 { return 4<<20 + arenas*perArena }
+
+const (
+	mostPerArena  = 5 << 19 // up to Go 1.21: pointer bitmap 2 MiB, span table, mark bits
+	usualPerArena = 1 << 19 // since
+)
+
+func markGoMetadata(ms []Mapping, h *Hints) {
+	for i := range ms {
+		if goReservation(&ms[i]) {
+			ms[i].Kind = GoMetadata
+		}
+	}
+	type candidate struct {
+		i    int
+		near bool // close to a reservation, perhaps through others
+	}
+	var cs []candidate
+	// A group is mappings that follow one another closely; prev is the last of it and from where its
+	// candidates begin in cs.
+	prev, from, near := -1, 0, false
+	for i := range ms {
+		m := &ms[i]
+		if m.Kind != GoMetadata && !(m.plain() && !m.reserved() && !m.VmFlags.Has("nr")) {
+			continue
+		}
+		if prev < 0 || prev != i-1 || !closeTo(&ms[prev], m) {
+			from, near = len(cs), false
+		}
+		prev = i
+		if m.Kind == Unknown {
+			cs = append(cs, candidate{i, near})
+		} else if !near {
+			near = true
+			for k := range cs[from:] {
+				cs[from+k].near = true
+			}
+		}
+	}
+	slices.SortFunc(cs, func(a, b candidate) int {
+		switch {
+		case a.near && b.near:
+			return b.i - a.i // the kernel maps downwards: the oldest are the runtime's
+		case a.near != b.near:
+			if a.near {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(ms[a.i].Len(), ms[b.i].Len())
+	})
+	most, usual := metadataBudget(ms, h)
+	for _, c := range cs {
+		n := ms[c.i].Len()
+		index := n < 2*heapIndex && heapIndexAt(ms, c.i)
+		if index { // the most of it, whatever was merged with it
+			n = heapIndex
+		}
+		if index || n <= most && (c.near || n <= usual) {
+			ms[c.i].Kind = GoMetadata
+			most -= min(most, n)
+			usual -= min(usual, n)
+		}
+	}
+}
+
+// metadataBudget returns how much the runtime can have mapped, in bytes of address space: the most, which
+// is allowed near its reservations, and the usual, which is allowed elsewhere.
+func metadataBudget(ms []Mapping, h *Hints) (most, usual uint64) {
+	if n := h.MetadataBytes; n > 0 {
+		n += heapIndex + n/16
+		return n, n
+	}
+	var heap uint64
+	for i := range ms {
+		if m := &ms[i]; m.Kind == GoHeap && !m.reserved() {
+			heap += m.Len()
+		}
+	}
+	arenas := (heap + arena - 1) / arena
+	return heapIndex + estimate(arenas, mostPerArena), heapIndex + estimate(arenas, usualPerArena)
+}
+
+// closeTo reports whether b follows a so closely that they probably come from the same hand:
+// the runtime unmaps a table that it has outgrown, which leaves a hole. A hole above a mapping that ends
+// at a huge page is the kernel's, which aligns mappings of whole huge pages (Linux 6.7+): the program's, mostly.
+func closeTo(a, b *Mapping) bool {
+	const hugePage = 2 << 20
+	return b.Start == a.End || b.Start > a.End && b.Start-a.End < hugePage && a.End%hugePage != 0
+}
+
+// goReservation reports whether m is address space that the Go runtime may have reserved:
+// too big for a guard, and not MAP_NORESERVE.
+func goReservation(m *Mapping) bool {
+	return m.plain() && m.reserved() && m.Len() > maxGuard && !m.VmFlags.Has("nr")
+}
+
+// heapIndexAt reports whether ms[i] is big enough for the heap index and lies right below a reservation.
+func heapIndexAt(ms []Mapping, i int) bool {
+	return ms[i].Len() >= heapIndex && i+1 < len(ms) && ms[i+1].Start == ms[i].End && (ms[i+1].Kind == GoMetadata || goReservation(&ms[i+1]))
+}
