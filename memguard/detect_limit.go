@@ -2,7 +2,10 @@
 
 package memguard
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // limitMissing: the kernel has a limit and the Go runtime has none.
 type limitMissing struct{}
@@ -53,10 +56,9 @@ func peakAtGoal(s *Sample) (uint64, bool) {
 		return 0, false
 	}
 	// The heap grows into its idle spans first.
-	if have := objects + free; goal > have {
-		return used + goal - have, true
-	}
-	return used, true
+	have := objects + free
+	more := goal - min(goal, have)
+	return used + min(more, math.MaxUint64-used), true // the goal of GOGC=off is beyond all
 }
 
 // limitAboveCgroup: the Go limit leaves no room for what is not Go's.
@@ -82,7 +84,7 @@ func (limitAboveCgroup) step(s *Sample) verdict {
 	if ok && ok2 && used > mapped {
 		others = used - mapped
 	}
-	if goLimit+others <= limit {
+	if others <= limit && goLimit <= limit-others {
 		return clearly()
 	}
 	v := verdict{state: found, severity: Warning}

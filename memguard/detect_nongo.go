@@ -15,8 +15,9 @@ type nonGoGrowth struct {
 }
 
 const (
-	nonGoLeast = 16 << 20
-	nonGoSlope = 64 << 10 // bytes a second
+	nonGoLeast  = 16 << 20
+	nonGoSlope  = 64 << 10 // bytes a second
+	nonGoSteady = 30       // seconds: what loads once is done by then
 )
 
 func (*nonGoGrowth) id() ID { return "nongo-growth" }
@@ -29,16 +30,19 @@ func (d *nonGoGrowth) step(s *Sample) verdict {
 	if maps := s.Process.Maps != nil && s.Runtime.Origin != FromRuntime; maps != d.from {
 		d.trend, d.from = trend{}, maps
 	}
-	d.trend.add(s.Time, float64(n))
-	slope, ok := d.trend.perSecond()
-	at, first := d.trend.oldest()
-	grown := float64(n) - first
+	// Below zero it is Go's memory that is touched for the first time.
+	d.trend.add(s.Time, float64(max(n, 0)))
+	slope, over, ok := d.trend.perSecond()
+	grown, in := d.trend.grown()
 	if !ok || slope < nonGoSlope || grown < nonGoLeast {
 		return clearly()
 	}
-	v := verdict{state: found, severity: Warning}
+	v := verdict{state: found, severity: Info}
+	if over >= nonGoSteady {
+		v.severity = Warning
+	}
 	v.add("grown by", grown, UnitBytes)
-	v.add("in", s.Time.Sub(at).Seconds(), UnitSeconds)
+	v.add("in", in, UnitSeconds)
 	v.add("slope at least", slope, UnitBytesPerSecond)
 	return v
 }

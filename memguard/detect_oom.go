@@ -8,8 +8,17 @@ import (
 )
 
 // oomForecast: what cannot be freed will reach the limit.
+//
+// What is followed is not usage: garbage may fill the room, and does. It is what
+// a collection and a reclaim together would leave (must), and how much more than
+// that the heap is allowed at its peak (needs). The limit is reached when
+// must*needs is there, but no sooner than new memory can fill the room: a program
+// that leaks all it allocates makes no garbage, and its peak is what it has.
 type oomForecast struct {
-	trend trend
+	must  trend
+	used  trend // memory taken since start: it does not fall when the heap is collected
+	heap  survival
+	since time.Time     // when the present growth began; zero while there is none
 	left  time.Duration // of the last sample; 0 if it gave no forecast
 }
 
@@ -17,6 +26,10 @@ const (
 	forecastInfo     = 10 * time.Minute
 	forecastWarning  = 2 * time.Minute
 	forecastCritical = 30 * time.Second
+	// A program that warms up, or a cache that fills for the first time, grows like
+	// a leak and then stops. So an alarm reaches no farther ahead than growth was
+	// seen (half of the way to the limit has been gone), and takes this long at least.
+	forecastSeen = 10 * time.Second
 	// Growth slower than this in the whole window is noise: counters of the
 	// kernel and the runtime are batched.
 	forecastSlope = 32 << 10 // bytes a second
@@ -33,30 +46,36 @@ func (d *oomForecast) step(s *Sample) verdict {
 	if !ok {
 		return clearly()
 	}
-	must, needs, ok := unfreeable(s)
+	must, needs, ok := unfreeable(s, d.heap.estimate(&s.Runtime))
 	if !ok {
 		return blindly("the cgroup's usage is unknown")
 	}
-	d.trend.add(s.Time, float64(must))
-	slope, ok := d.trend.perSecond()
+	d.must.add(s.Time, float64(must))
+	toFill := d.toFill(s, float64(limit))
+	slope, over, ok := d.must.perSecond()
 	if !ok || slope < forecastSlope {
+		d.since = time.Time{}
 		return clearly()
 	}
-	// The garbage that the collector allows grows with the live heap.
-	headroom := float64(limit) - float64(must)*needs
-	left := time.Duration(max(headroom, 0) / (slope * needs) * float64(time.Second))
-	if headroom/(slope*needs) > forecastInfo.Seconds() {
+	if d.since.IsZero() {
+		d.since = s.Time.Add(-time.Duration(over * float64(time.Second)))
+	}
+	peak := d.must.highest() * needs // of the last teeth, if there are any
+	// In seconds.
+	left := max((float64(limit)-peak)/(slope*needs), toFill, 0)
+	if left > forecastInfo.Seconds() {
 		return clearly()
 	}
-	d.left = max(left, 1) // at the limit already is the shortest time, not none
+	d.left = max(time.Duration(left*float64(time.Second)), 1) // at the limit already is the shortest time, not none
 	v := verdict{state: found, severity: Info}
-	switch {
-	case left <= forecastCritical:
+	switch seen := s.Time.Sub(d.since).Seconds(); {
+	case seen < max(left, forecastSeen.Seconds()):
+	case left <= forecastCritical.Seconds():
 		v.severity = Critical
-	case left <= forecastWarning:
+	case left <= forecastWarning.Seconds():
 		v.severity = Warning
 	}
-	v.add("time left", left.Seconds(), UnitSeconds)
+	v.add("time left", left, UnitSeconds)
 	v.add("grows by at least", slope, UnitBytesPerSecond)
 	v.add("cannot be freed", float64(must), UnitBytes)
 	v.add("limit", float64(limit), UnitBytes)
@@ -69,12 +88,33 @@ func (*oomForecast) say(v *verdict) string {
 		time.Duration(v.fact("time left")*float64(time.Second)).Round(time.Second))
 }
 
+// toFill is how many seconds the program needs, at the rate at which it takes
+// memory, to fill what is free now if nothing is collected: 0 if that is unknown.
+func (d *oomForecast) toFill(s *Sample, limit float64) float64 {
+	r := &s.Runtime
+	usage, ok := s.Cgroup.undroppable().Get()
+	objects, ok2 := r.Objects.Get()
+	free, ok3 := r.Free.Get()
+	allocated, ok4 := r.Allocated.Get()
+	if !ok || !ok2 || !ok3 || !ok4 {
+		return 0
+	}
+	notHeap := float64(usage) - float64(objects) - float64(free)
+	d.used.add(s.Time, float64(allocated)+notHeap)
+	taken, in := d.used.grown()
+	if taken <= 0 {
+		return 0
+	}
+	return (limit - notHeap - float64(objects)) * in / taken
+}
+
 // unfreeable is what a collection and a reclaim together could not free, and by
 // how much the peak exceeds it: with GOGC=100 and no memory limit that holds
 // below the cgroup's, the heap is allowed twice what lives. Without the
-// runtime's figures all that is not page cache counts, garbage included; its
-// growth is then taken between the teeth by the trend.
-func unfreeable(s *Sample) (must uint64, needs float64, ok bool) {
+// runtime's figures all that is not page cache counts, garbage included: until
+// the heap has first been at its goal that looks like growth, and afterwards the
+// trend takes it between the teeth.
+func unfreeable(s *Sample, alive Bytes) (must uint64, needs float64, ok bool) {
 	must, ok = s.Cgroup.undroppable().Get()
 	if !ok {
 		return 0, 0, false
@@ -85,8 +125,14 @@ func unfreeable(s *Sample) (must uint64, needs float64, ok bool) {
 	limit, ok3 := bounded(s.Cgroup.Limit)
 	objects, ok4 := r.Objects.Get()
 	free, ok5 := r.Free.Get()
-	live, ok6 := r.Live.Get()
-	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || !ok6 {
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
+		return must, 1, true
+	}
+	live, ok := alive.Get()
+	if !ok { // before the first cycle
+		if peak, ok := peakAtGoal(s); ok && peak <= limit {
+			must -= min(must, objects+free) // it comes in time, and will tell
+		}
 		return must, 1, true
 	}
 	limited := goLimit < limit
@@ -104,10 +150,15 @@ func unfreeable(s *Sample) (must uint64, needs float64, ok bool) {
 
 // oomKill: the kernel has killed in this cgroup.
 type oomKill struct {
-	first   uint64
+	first   uint64 // counted when we began to look
+	last    uint64
+	at      time.Time // when last moved; zero if it did not
 	started bool
 	path    string
 }
+
+// oomKillNews is how long a kill counts as just now.
+const oomKillNews = 10 * time.Minute
 
 func (*oomKill) id() ID { return "oom-kill" }
 
@@ -116,15 +167,23 @@ func (d *oomKill) step(s *Sample) verdict {
 	if !ok {
 		return blindly("the cgroup's oom_kill count is unknown")
 	}
-	if !d.started || d.path != s.Cgroup.Path {
-		d.started, d.first, d.path = true, kills, s.Cgroup.Path
+	switch {
+	case !d.started || d.path != s.Cgroup.Path:
+		*d = oomKill{first: kills, last: kills, started: true, path: s.Cgroup.Path}
+	case kills < d.last: // it was made anew, and counts from zero
+		d.first, d.last = 0, 0
+	}
+	if kills > d.last {
+		d.last, d.at = kills, s.Time
 	}
 	if kills == 0 {
 		return clearly()
 	}
 	v := verdict{state: found, severity: Info}
 	if kills > d.first {
-		v.severity = Critical
+		if s.Time.Sub(d.at) < oomKillNews {
+			v.severity = Critical
+		}
 		v.add("killed while watching", float64(kills-d.first), UnitCount)
 	}
 	v.add("killed in all", float64(kills), UnitCount)
@@ -133,7 +192,7 @@ func (d *oomKill) step(s *Sample) verdict {
 
 func (*oomKill) say(v *verdict) string {
 	if n := v.fact("killed while watching"); n > 0 {
-		return fmt.Sprintf("The kernel has just killed in this cgroup because its limit was reached: %.0f now, %.0f in all.", n, v.fact("killed in all"))
+		return fmt.Sprintf("The kernel has killed in this cgroup because its limit was reached: %.0f while we watched, %.0f in all.", n, v.fact("killed in all"))
 	}
 	return fmt.Sprintf("The kernel has killed in this cgroup before: %.0f in all.", v.fact("killed in all"))
 }

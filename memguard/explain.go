@@ -98,8 +98,8 @@ func newReport(s *Sample, j *Judge, watched time.Duration) *Report {
 	return r
 }
 
-// verdict is the report in one sentence: the worst finding, or that there is
-// none and where most of the memory is.
+// verdict is the report in one sentence: the worst finding, else that memory
+// grows towards the limit, else that nothing is wrong and where most of it is.
 func (r *Report) verdict(s *Sample) string {
 	if len(r.Findings) > 0 && r.Findings[0].Severity >= Warning {
 		f := r.Findings[0]
@@ -108,11 +108,22 @@ func (r *Report) verdict(s *Sample) string {
 		}
 		return f.Summary
 	}
+	if _, grows := r.Left.Get(); grows {
+		for _, f := range r.Findings {
+			if f.ID == "oom-forecast" { // info: too early for an alarm, too late for "nothing wrong"
+				return f.Summary
+			}
+		}
+	}
 	rss, ok := r.Ledger.RSS.Get()
 	if !ok {
 		return "Nothing could be said: the process's memory is not readable."
 	}
-	v := "Nothing wrong found: " + mib(float64(rss)) + " resident"
+	v := "Nothing wrong found"
+	if s.Runtime.Origin != FromRuntime {
+		v += " from outside"
+	}
+	v += ": " + mib(float64(rss)) + " resident"
 	limit, isBounded := bounded(s.Cgroup.Limit)
 	ws, ok := s.Cgroup.WorkingSet.Get()
 	switch {

@@ -138,7 +138,7 @@ var docs = []Doc{
 	{
 		ID:     "retained-idle",
 		Means:  "Idle heap stays backed by memory after a spike: the scavenger skips chunks that were dense in the last cycle, and no cycle runs while the program is idle.",
-		Signal: "`/memory/classes/heap/free:bytes` beyond a tenth of the memory in use, which is what the scavenger keeps on purpose",
+		Signal: "`/memory/classes/heap/free:bytes` beyond what the heap grows into until its goal and a tenth more, which is what the scavenger keeps on purpose",
 		Raised: "info at 50 MiB and a quarter of the memory held; warning when it stays for a minute",
 		Remedy: "It goes back by itself after the next two collections. If a neighbour needs it now, call debug.FreeOSMemory once after the spike; it costs a collection.",
 	},
@@ -174,8 +174,15 @@ var docs = []Doc{
 		ID:     "nongo-growth",
 		Means:  "Anonymous memory that is not Go's grows steadily: C allocations, arenas of the C library, or mappings of the program itself. No Go profile shows it.",
 		Signal: "in the process: resident anonymous memory less what the runtime holds, over time; from outside: the mappings that are not Go's, over time",
-		Raised: "warning when it has grown by 16 MiB and its slope's lower quartile is above 64 KiB/s",
+		Raised: "info when it has grown by 16 MiB and its slope's lower quartile is above 64 KiB/s, warning when that was so for half a minute",
 		Remedy: "Profile the C side (a malloc profiler, MALLOC_ARENA_MAX=2 to see whether arenas are the cause), and lower GOMEMLIMIT by what it takes.",
+	},
+	{
+		ID:     "gc-pause",
+		Means:  "The collector stops the world for long. Its own work in a pause is short; what is long is mostly the wait until every thread has stopped, on a CPU that is starved or throttled.",
+		Signal: "`/sched/pauses/total/gc:seconds` over the last minute",
+		Raised: "info at three pauses over 500 us in a minute, warning at three over 10 ms",
+		Remedy: "Compare with CPU throttling (cpu.stat nr_throttled) and PSI: raise the CPU limit, or set GOMAXPROCS to it. An execution trace of such a second shows which pause and who was late.",
 	},
 	{
 		ID:     "pagecache-pressure",
@@ -187,15 +194,15 @@ var docs = []Doc{
 	{
 		ID:     "oom-forecast",
 		Means:  "Memory that cannot be dropped grows steadily and will reach the kernel's limit.",
-		Signal: "lower quartile of all pairwise slopes (Theil-Sen) over the last 30 s of what cannot be freed: the working set, in the process less garbage and idle heap",
-		Raised: "info within ten minutes, warning within two, critical within thirty seconds",
+		Signal: "lower quartile of all pairwise slopes (Theil-Sen) over the last minute of what cannot be freed: usage without page cache, in the process less garbage and idle heap",
+		Raised: "info within ten minutes; warning within two and critical within thirty seconds, once growth was seen for as long as there is left",
 		Remedy: "Take a heap and a goroutine profile now, twice, and compare them; the growing row of the ledger says which. Then restart in order, before the kernel does.",
 	},
 	{
 		ID:     "oom-kill",
 		Means:  "The kernel has killed a process of this cgroup because the limit was reached.",
 		Signal: "`oom_kill` in memory.events (v2) or memory.oom_control (v1)",
-		Raised: "info when it happened before we looked, critical when it happens while we watch",
+		Raised: "critical for ten minutes when it happens while we watch, info afterwards and when it happened before we looked",
 		Remedy: "See the ledger of the moment before. A kill leaves no stack: the row that grew is the lead.",
 	},
 }

@@ -6,8 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/memguard/memguard-go/memguard/evidence"
 )
 
 // Config says what a [Guard] watches. The zero Config watches the calling
@@ -20,6 +23,12 @@ type Config struct {
 	// guard's goroutine: it should return soon. If it panics, the guard goes on
 	// without it for that event.
 	Event func(Event)
+
+	// Recorder, if set, saves the last seconds of the execution trace when a
+	// finding is raised, at Warning or above, that a trace explains (gc-pause):
+	// once in a minute at most, and not in the tick's goroutine. The guard
+	// closes it.
+	Recorder *evidence.Recorder
 }
 
 // EventKind says what an [Event] tells.
@@ -30,6 +39,7 @@ const (
 	Raised  EventKind = "raised"  // a finding is new, or has another severity
 	Cleared EventKind = "cleared" // a finding stands no longer
 	Lost    EventKind = "lost"    // something cannot be seen any more, or a callback failed
+	Saved   EventKind = "saved"   // evidence was written to Path
 	Ended   EventKind = "ended"   // the watched process has ended, and the guard with it
 )
 
@@ -37,25 +47,32 @@ const (
 type Event struct {
 	Time    time.Time
 	Kind    EventKind
-	Finding Finding // of Raised and Cleared
+	Finding Finding // of Raised, Cleared and Saved
 	Blind   Blind   // of Lost: what and why
+	Path    string  // of Saved
 }
 
 // Guard watches a process in one goroutine. Its tick is a second at rest and
 // shortens to 10 ms as the limit comes near. It only observes.
 type Guard struct {
-	cancel context.CancelFunc
-	done   chan struct{}
-	event  func(Event)
+	cancel   context.CancelFunc
+	done     chan struct{}
+	once     sync.Once // for Close
+	closed   error     // what Close returns
+	event    func(Event)
+	recorder *evidence.Recorder
+	saved    chan Event // from the goroutine that saves a trace
+	saving   bool
+	savedAt  time.Time
 
 	mu       sync.Mutex // guards everything below; held for a tick, never for a callback or a survey
 	source   *Source
 	judge    *Judge
 	sample   Sample
 	standing map[ID]Finding
-	lost     map[Blind]bool
-	changed  bool  // the findings are not what standing says
-	err      error // why watching ended
+	lost     []Blind // what the last tick could not see
+	changed  bool    // the findings are not what standing says
+	err      error   // why watching ended
 	pace     pace
 }
 
@@ -64,8 +81,9 @@ func Start(cfg Config) *Guard {
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &Guard{
 		cancel: cancel, done: make(chan struct{}), event: cfg.Event,
+		recorder: cfg.Recorder, saved: make(chan Event, 1),
 		source: cfg.Source, judge: NewJudge(),
-		standing: map[ID]Finding{}, lost: map[Blind]bool{},
+		standing: map[ID]Finding{},
 	}
 	if g.source == nil {
 		g.source = Self()
@@ -74,12 +92,26 @@ func Start(cfg Config) *Guard {
 	return g
 }
 
-// Close stops watching and waits for the last tick.
+// Close stops watching and waits for the last tick: not to be called by Event,
+// which is a part of it. Closing again does nothing more.
 func (g *Guard) Close() error {
-	g.cancel()
-	<-g.done
-	return g.source.Close()
+	g.once.Do(func() {
+		g.cancel()
+		<-g.done
+		if g.recorder != nil {
+			g.recorder.Close() // waits for a save under way
+		}
+		g.mu.Lock() // a Report may be under way
+		defer g.mu.Unlock()
+		if g.err == nil {
+			g.err = errClosed
+		}
+		g.closed = g.source.Close()
+	})
+	return g.closed
 }
+
+var errClosed = errors.New("memguard: the guard is closed")
 
 // Done is closed when watching has ended: by Close, or because the watched
 // process has ended.
@@ -93,11 +125,16 @@ func (g *Guard) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case e := <-g.saved:
+			g.saving = false
+			g.tell(e)
+			continue
 		case <-timer.C:
 		}
 		next, events, err := g.tick()
 		for _, e := range events {
 			g.tell(e)
+			g.save(e)
 		}
 		if err != nil {
 			return
@@ -134,8 +171,9 @@ func (g *Guard) changes() (events []Event) {
 			events = append(events, Event{Time: g.sample.Time, Kind: Raised, Finding: f})
 		}
 	}
-	for id, f := range g.standing {
-		if _, ok := now[id]; !ok {
+	for _, d := range docs { // in an order that is always the same
+		f, stood := g.standing[d.ID]
+		if _, stands := now[d.ID]; stood && !stands {
 			events = append(events, Event{Time: g.sample.Time, Kind: Cleared, Finding: f})
 		}
 	}
@@ -145,19 +183,35 @@ func (g *Guard) changes() (events []Event) {
 
 // newlyLost tells each thing that cannot be seen once, until it was seen again.
 func (g *Guard) newlyLost() (events []Event) {
-	if len(g.sample.Blind) == 0 {
-		clear(g.lost)
-		return nil
-	}
-	now := make(map[Blind]bool, len(g.sample.Blind))
 	for _, b := range g.sample.Blind {
-		now[b] = true
-		if !g.lost[b] {
+		if !slices.Contains(g.lost, b) {
 			events = append(events, Event{Time: g.sample.Time, Kind: Lost, Blind: b})
 		}
 	}
-	g.lost = now
+	g.lost = append(g.lost[:0], g.sample.Blind...)
 	return events
+}
+
+const saveEvery = time.Minute
+
+// explainedByTrace are the findings whose cause an execution trace shows.
+var explainedByTrace = map[ID]bool{"gc-pause": true}
+
+// save writes the recorder's trace for a finding that it explains.
+func (g *Guard) save(e Event) {
+	if g.recorder == nil || g.saving || e.Kind != Raised || e.Finding.Severity < Warning ||
+		!explainedByTrace[e.Finding.ID] || !g.savedAt.IsZero() && e.Time.Sub(g.savedAt) < saveEvery {
+		return
+	}
+	g.saving, g.savedAt = true, e.Time
+	go func() {
+		done := Event{Time: e.Time, Kind: Saved, Finding: e.Finding}
+		var err error
+		if done.Path, err = g.recorder.Save(string(e.Finding.ID)); err != nil {
+			done = Event{Time: e.Time, Kind: Lost, Blind: Blind{"execution trace", err.Error()}}
+		}
+		g.saved <- done
+	}()
 }
 
 func (g *Guard) panicked(where string, p any) Event {
@@ -180,8 +234,14 @@ func (g *Guard) tell(e Event) {
 
 // Report says what the guard knows now, with a survey of the address space
 // taken for it in the caller's goroutine (see [Source.Survey] for what that
-// costs). The error is ErrGone when the watched process has ended.
-func (g *Guard) Report() (*Report, error) {
+// costs). The error is ErrGone when the watched process has ended. After Close
+// there is no report.
+func (g *Guard) Report() (r *Report, err error) {
+	defer func() {
+		if p := recover(); p != nil { // as in a tick
+			r, err = nil, fmt.Errorf("memguard: report: panic: %v", p)
+		}
+	}()
 	maps, err := g.source.maps()
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -79,7 +79,7 @@ func NewJudge() *Judge {
 	detectors := []detector{
 		new(oomKill), new(oomForecast), new(gcOffNoLimit), new(limitAboveCgroup), new(limitMissing),
 		new(nonGoGrowth), new(spanFragmentation), new(stackBloat), new(thpRefill), new(retainedIdle),
-		new(pagecachePressure), new(lazyFree),
+		new(gcPause), new(pagecachePressure), new(lazyFree),
 	}
 	j := &Judge{watched: make([]watched, len(detectors))}
 	for i, d := range detectors {
@@ -113,7 +113,7 @@ func (w *watched) step(s *Sample) (changed bool) {
 		}
 	case !stands:
 		return false
-	case s.Time.Sub(w.seen) < clearAfter:
+	case s.Time.Sub(w.seen) < clearAfter && !s.Time.Before(w.seen):
 		return false // gone or weaker, but not for long enough
 	default:
 		changed = true

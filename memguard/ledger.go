@@ -3,6 +3,7 @@
 package memguard
 
 import (
+	"math"
 	"time"
 
 	"github.com/memguard/memguard-go/scavenge/smaps"
@@ -38,6 +39,7 @@ const (
 	RowUnused    = "go/heap/unused" // room in spans in use that holds no object
 	RowFree      = "go/heap/free"   // idle, still resident
 	RowStacks    = "go/stacks"      // goroutine stacks, and the stacks of threads
+	RowThreads   = "stacks"         // of threads, in a program that is not Go
 	RowMetadata  = "go/metadata"    // the runtime's own structures
 	RowUntouched = "go/untouched"   // held by Go and never faulted in: negative
 	RowRefill    = "thp/refill"     // heap resident beyond what Go thinks it holds
@@ -65,121 +67,168 @@ func NewLedger(s *Sample) *Ledger {
 	return l
 }
 
-// add appends a row of n bytes.
-func (l *Ledger) add(name string, n uint64, note string) {
-	l.Rows = append(l.Rows, Row{Name: name, Bytes: Known(int64(n)), Note: note})
+// add appends a row; why says what an unknown one lacks.
+func (l *Ledger) add(name string, b Bytes, why, note string) {
+	r := Row{Name: name, Bytes: signed(b), Why: why}
+	if _, ok := r.Bytes.Get(); ok {
+		r.Why, r.Note = "", note
+	}
+	l.Rows = append(l.Rows, r)
 }
 
 // unknown appends rows that could not be read.
 func (l *Ledger) unknown(why string, names ...string) {
 	for _, name := range names {
-		l.Rows = append(l.Rows, Row{Name: name, Why: why})
+		l.add(name, Bytes{}, why, "")
 	}
 }
+
+// Why a row is unknown.
+const (
+	noRss      = "smaps does not tell the resident size of every such mapping"
+	noResident = "the resident size is unknown"
+	noMaps     = "needs smaps, which was not read"
+	noLazyFree = "smaps has no LazyFree: a kernel before 4.12"
+	noClasses  = "this Go release does not tell all of its memory classes"
+	outside    = "the runtime's own figures cannot be seen from outside the process"
+)
 
 // fromMaps accounts with every mapping known.
 func (l *Ledger) fromMaps(s *Sample) {
 	maps := s.Process.Maps
-	// resident is a kind's memory less what is only waiting to be taken back.
+	total := maps.Total()
+	_, hasLazy := total.Bytes(smaps.LazyFree)
 	var lazy uint64
-	resident := func(kinds ...smaps.Kind) (sum uint64) {
+	// resident is a kind's memory less what is only waiting to be taken back.
+	resident := func(kinds ...smaps.Kind) Bytes {
+		sum := Known[uint64](0)
 		for _, k := range kinds {
 			f := maps.ByKind(k)
-			n, _ := f.Bytes(smaps.Rss) // a mapping without Rss is a syntax error of smaps, and shows as residual
-			z, _ := f.Bytes(smaps.LazyFree)
-			lazy += z
-			sum += n - min(n, z)
+			n, ok := f.Bytes(smaps.Rss)
+			if !ok {
+				return Bytes{}
+			}
+			if z, ok := f.Bytes(smaps.LazyFree); ok && hasLazy {
+				z = min(z, n)
+				lazy += z // fits: the sum over all mappings does
+				n -= z
+			}
+			sum = plus(sum, Known(n))
 		}
 		return sum
 	}
 	anonNote := ""
 	anon := resident(smaps.Anon)
 	if s.Process.Go {
-		metadata, more := resident(smaps.GoMetadata), uint64(0)
-		if claimed, ok := plus(s.Runtime.Metadata, s.Runtime.OSStacks).Get(); ok && metadata > claimed {
+		metadata := resident(smaps.GoMetadata)
+		claimed, ok := plus(s.Runtime.Metadata, s.Runtime.OSStacks).Get()
+		if n, ok2 := metadata.Get(); ok && ok2 && n > claimed {
 			// By shape alone a mapping of the program can look like the runtime's.
-			metadata, more = claimed, metadata-claimed
+			metadata, anon = Known(claimed), plus(anon, Known(n-claimed))
 			anonNote = "mappings that look like the runtime's, beyond what it says it holds, are counted here"
 		}
-		anon += more
 		l.heap(&s.Runtime, resident(smaps.GoHeap), resident(smaps.Stack))
-		l.add(RowMetadata, metadata, "")
+		l.add(RowMetadata, metadata, noRss, "")
 	} else {
-		l.add(RowStacks, resident(smaps.Stack), "threads' and main stack")
+		l.add(RowThreads, resident(smaps.Stack), noRss, "threads' and main stack")
 	}
-	l.add(RowBinary, resident(smaps.Binary), "")
-	l.add(RowFile, resident(smaps.File), "")
-	l.add(RowLibc, resident(smaps.Brk, smaps.LibcArena), "")
-	l.add(RowAnon, anon, anonNote)
-	l.add(RowShmem, resident(smaps.Shmem), "")
-	l.add(RowSpecial, resident(smaps.Special), "")
-	l.add(RowLazyFree, lazy, "")
+	l.add(RowBinary, resident(smaps.Binary), noRss, "")
+	l.add(RowFile, resident(smaps.File), noRss, copiesNote(maps.ByKind(smaps.File)))
+	l.add(RowLibc, resident(smaps.Brk, smaps.LibcArena), noRss, "")
+	l.add(RowAnon, anon, noRss, anonNote)
+	l.add(RowShmem, resident(smaps.Shmem), noRss, "")
+	l.add(RowSpecial, resident(smaps.Special), noRss, "")
+	if hasLazy {
+		l.add(RowLazyFree, Known(lazy), noLazyFree, "")
+	} else {
+		l.unknown(noLazyFree, RowLazyFree)
+	}
+}
+
+// copiesNote warns of mapped files that are mostly the process's own: a page of a
+// private mapping that is written to is anonymous from then on.
+func copiesNote(files smaps.Fields) string {
+	copies, ok := files.Bytes(smaps.Anonymous)
+	rss, ok2 := files.Bytes(smaps.Rss)
+	if !ok || !ok2 || copies <= rss/2 {
+		return ""
+	}
+	return "most of it is private copies of pages that were written to, which cannot be dropped"
 }
 
 // heap accounts for the heap's arenas: rss bytes of them are resident.
-func (l *Ledger) heap(r *Runtime, rss, threads uint64) {
-	claimed, ok := r.heapClaimed().Get()
-	if !ok {
-		why := "the runtime's own figures cannot be seen from outside the process"
-		l.add(RowHeap, rss, "live, dead, unused and free heap and goroutine stacks as one: "+why)
+func (l *Ledger) heap(r *Runtime, rss, threads Bytes) {
+	claimed := r.heapClaimed()
+	if _, ok := claimed.Get(); !ok {
+		why := r.whyNoClasses()
+		l.add(RowHeap, rss, noRss, "live, dead, unused and free heap and goroutine stacks as one")
 		l.unknown(why, RowLive, RowDead, RowUnused, RowFree)
-		l.add(RowStacks, threads, "threads' and main stack; goroutine stacks are in "+RowHeap)
+		l.add(RowStacks, threads, noRss, "threads' and main stack; goroutine stacks are in "+RowHeap)
 		l.unknown(why, RowUntouched, RowRefill)
 		return
 	}
 	l.classes(r, threads)
-	untouched, refill := Row{Name: RowUntouched}, Row{Name: RowRefill}
-	if d := int64(rss) - int64(claimed); d < 0 {
-		untouched.Bytes, refill.Bytes = Known(d), Known[int64](0)
-		untouched.Note = "counted in the rows above, but never faulted in"
-	} else {
-		untouched.Bytes, refill.Bytes = Known[int64](0), Known(d)
+	beyond, ok := minus(rss, claimed).Get()
+	if !ok {
+		l.unknown(noRss, RowUntouched, RowRefill)
+		return
 	}
-	l.Rows = append(l.Rows, untouched, refill)
+	untouched := Row{Name: RowUntouched, Bytes: Known(min(beyond, 0))}
+	if beyond < 0 {
+		untouched.Note = "counted in the rows above, but never faulted in"
+	}
+	l.Rows = append(l.Rows, untouched, Row{Name: RowRefill, Bytes: Known(max(beyond, 0))})
 }
 
-// classes appends the heap's and the stacks' rows as the runtime counts them.
-func (l *Ledger) classes(r *Runtime, threads uint64) {
+// whyNoClasses says why the memory classes are unknown.
+func (r *Runtime) whyNoClasses() string {
+	if r.Origin == FromRuntime {
+		return noClasses
+	}
+	return outside
+}
+
+// classes appends the heap's and the stacks' rows as the runtime counts them;
+// heapClaimed is known.
+func (l *Ledger) classes(r *Runtime, threads Bytes) {
 	objects, _ := r.Objects.Get()
-	unused, _ := r.Unused.Get()
-	free, _ := r.Free.Get()
-	stacks, _ := r.Stacks.Get()
 	if live, ok := r.Live.Get(); ok {
 		live = min(live, objects)
-		l.add(RowLive, live, "")
-		l.add(RowDead, objects-live, "not marked by the last cycle: garbage, or allocated since")
+		l.add(RowLive, Known(live), noClasses, "")
+		l.add(RowDead, Known(objects-live), noClasses, "not marked by the last cycle: garbage, or allocated since")
 	} else {
 		l.unknown("no collection has completed yet", RowLive)
-		l.add(RowDead, objects, "no collection has completed yet: live objects are in here")
+		l.add(RowDead, r.Objects, noClasses, "no collection has completed yet: live objects are in here")
 	}
-	l.add(RowUnused, unused, "")
-	l.add(RowFree, free, "")
-	l.add(RowStacks, stacks+threads, "")
+	l.add(RowUnused, r.Unused, noClasses, "")
+	l.add(RowFree, r.Free, noClasses, "")
+	l.add(RowStacks, plus(r.Stacks, threads), noRss, "")
 }
 
 // fromTick accounts with the runtime's figures and the size of RSS alone.
 func (l *Ledger) fromTick(s *Sample) {
-	const why = "needs smaps, which is not read on a tick"
-	shared, ok := s.Process.Shared.Get()
-	anon, ok2 := s.Process.anon().Get()
-	claimed, ok3 := s.Runtime.heapClaimed().Get()
-	metadata, ok4 := plus(s.Runtime.Metadata, s.Runtime.OSStacks).Get()
-	if !ok || !ok2 {
-		l.unknown("the resident size is unknown", RowFile, RowAnon)
-		return
+	const fileNote = "executable, files and shared memory as one"
+	anon := s.Process.anon()
+	metadata := plus(s.Runtime.Metadata, s.Runtime.OSStacks)
+	claimed := plus(s.Runtime.heapClaimed(), metadata)
+	if _, ok := claimed.Get(); ok {
+		l.classes(&s.Runtime, Known[uint64](0))
+		l.add(RowMetadata, metadata, noClasses, "as mapped; a part of it was never touched")
+		if other, ok := minus(anon, claimed).Get(); ok {
+			l.Rows = append(l.Rows, Row{Name: RowUntouched, Bytes: Known(min(other, 0)), Note: "net of anonymous memory that is not Go's"})
+			l.add(RowAnon, Known(uint64(max(other, 0))), "", "all anonymous memory that is not Go's, less "+RowUntouched)
+		} else {
+			l.unknown(noResident, RowUntouched, RowAnon)
+		}
+		l.unknown(noMaps, RowRefill)
+	} else {
+		if s.Process.Go {
+			l.unknown(s.Runtime.whyNoClasses(), RowLive, RowDead, RowUnused, RowFree, RowStacks, RowMetadata, RowUntouched, RowRefill)
+		}
+		l.add(RowAnon, anon, noResident, "all anonymous memory as one")
 	}
-	if !ok3 || !ok4 {
-		l.add(RowFile, shared, "executable, files and shared memory as one")
-		l.add(RowAnon, anon, "all anonymous memory as one")
-		return
-	}
-	l.classes(&s.Runtime, 0)
-	l.add(RowMetadata, metadata, "as mapped; a part of it was never touched")
-	other := int64(anon) - int64(claimed) - int64(metadata)
-	l.Rows = append(l.Rows, Row{Name: RowUntouched, Bytes: Known(min(other, 0)), Note: "net of anonymous memory that is not Go's"})
-	l.add(RowFile, shared, "executable, files and shared memory as one")
-	l.add(RowAnon, uint64(max(other, 0)), "all anonymous memory that is not Go's, less go/untouched")
-	l.unknown(why, RowRefill, RowBinary, RowLibc, RowShmem, RowSpecial, RowLazyFree)
+	l.add(RowFile, s.Process.Shared, noResident, fileNote)
+	l.unknown(noMaps, RowBinary, RowLibc, RowShmem, RowSpecial, RowLazyFree)
 }
 
 // row finds a row by name.
@@ -192,15 +241,18 @@ func row(rows []Row, name string) (int64, bool) {
 	return 0, false
 }
 
-// residual is what the known rows leave of the kernel's figure.
+// residual is what the known rows leave of the kernel's figure, unknown where
+// they add up to more than can be.
 func residual(total Bytes, rows []Row) Value[int64] {
-	n, ok := total.Get()
+	rest, ok := signed(total).Get()
 	if !ok {
 		return Value[int64]{}
 	}
-	rest := int64(n)
 	for _, r := range rows {
 		b, _ := r.Bytes.Get()
+		if b > 0 && rest < math.MinInt64+b || b < 0 && rest > math.MaxInt64+b {
+			return Value[int64]{}
+		}
 		rest -= b
 	}
 	return Known(rest)

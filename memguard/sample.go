@@ -55,11 +55,17 @@ type Runtime struct {
 	Metadata Bytes // everything else of Total, by the identity above
 
 	Live        Bytes        // marked by the last cycle (/gc/heap/live); unknown before the first
+	Allocated   Bytes        // allocated in the heap since start, freed or not (/gc/heap/allocs)
 	Goal        Bytes        // heap goal of the running cycle (/gc/heap/goal)
 	GCPercent   Value[int64] // GOGC; -1 is off
 	MemoryLimit Bytes        // GOMEMLIMIT; Unlimited when there is none
 	Cycles      Count        // completed cycles since start
 	Goroutines  Count        // since Go 1.26 with the runtime's own
+
+	// Stop-the-world pauses of the collector since start that were longer
+	// (/sched/pauses/total/gc; two for each cycle).
+	PausesOver500us Count
+	PausesOver10ms  Count
 }
 
 // mapped is what the runtime holds of the OS, and what GOMEMLIMIT bounds.
@@ -112,10 +118,12 @@ type Cgroup struct {
 	WorkingSet Bytes // usage less inactive file pages: what the kubelet looks at
 	Swap       Bytes
 
-	Anon         Bytes
+	Anon         Bytes // charged: more than is mapped where huge pages are not yet split
+	File         Bytes // page cache, less Shmem
 	Shmem        Bytes
-	ActiveFile   Bytes
-	InactiveFile Bytes
+	ActiveFile   Bytes // reclaim lists: page cache, and anonymous memory
+	InactiveFile Bytes // that was given back with MADV_FREE
+	Unevictable  Bytes // locked into memory (mlock(2)): of any kind, on neither list
 	Kernel       Bytes // slab, page tables, kernel stacks, sockets
 
 	OOMKills Count          // processes that the kernel has killed in here

@@ -19,9 +19,9 @@ const proc = "/proc"
 // read at every tick.
 const cgroupEvery = time.Second
 
-// ErrGone is what reading a process that has ended, or whose pid belongs to
-// another process by now, gives.
-var ErrGone = errors.New("the process has ended")
+// ErrGone is what looking at a process gives that does not exist, has ended, or
+// whose pid belongs to another process by now.
+var ErrGone = errors.New("no such process, or it has ended")
 
 // Source reads Samples of one process. It keeps the files of a tick open. It is
 // not safe for concurrent use.
@@ -34,10 +34,12 @@ type Source struct {
 	statm   *os.File
 	group   *cgroup.Group
 
-	reading Cgroup // last full reading of the cgroup
-	readAt  time.Time
-	blind   []Blind // found at opening
-	buf     [256]byte
+	hadMemory bool   // it was seen to have an address space
+	reading   Cgroup // last full reading of the cgroup
+	readAt    time.Time
+	unread    []Blind // in that reading
+	blind     []Blind // found at opening
+	buf       [256]byte
 }
 
 // Self returns the Source of the calling process. It sees the runtime's own
@@ -133,13 +135,18 @@ func (s *Source) readRSS(dst *Sample) error {
 	if n == 0 && gone(err) {
 		return fmt.Errorf("memguard: pid %d: %w", s.pid, ErrGone)
 	}
-	rss, shared, ok := parseStatm(s.buf[:n])
+	size, rss, shared, ok := parseStatm(s.buf[:n])
 	switch {
 	case n == 0 && err != nil:
 		dst.Blind = append(dst.Blind, Blind{"RSS", err.Error()})
 	case !ok:
 		dst.Blind = append(dst.Blind, Blind{"RSS", fmt.Sprintf("%s: not three numbers: %q", s.statm.Name(), s.buf[:n])})
+	case size == 0 && s.hadMemory: // a zombie: it has ended, and nobody has asked how
+		return fmt.Errorf("memguard: pid %d: %w", s.pid, ErrGone)
+	case size == 0:
+		dst.Blind = append(dst.Blind, Blind{"RSS", "it has no memory of its own: a kernel thread, or it has ended"})
 	default:
+		s.hadMemory = true
 		page := uint64(pageSize)
 		dst.Process.RSS, dst.Process.Shared = Known(rss*page), Known(shared*page)
 	}
@@ -149,25 +156,24 @@ func (s *Source) readRSS(dst *Sample) error {
 // pageSize is the unit of statm.
 var pageSize = os.Getpagesize()
 
-// parseStatm reads resident and shared pages, fields 2 and 3 of
-// proc_pid_statm(5).
-func parseStatm(b []byte) (resident, shared uint64, ok bool) {
+// parseStatm reads the first three fields of proc_pid_statm(5), in pages.
+func parseStatm(b []byte) (size, resident, shared uint64, ok bool) {
 	var f [3]uint64
 	i := 0
 	for k := range f {
 		start := i
 		for i < len(b) && '0' <= b[i] && b[i] <= '9' {
 			d := uint64(b[i] - '0')
-			if f[k] > (1<<52-d)/10 { // pages; bytes must fit too
-				return 0, 0, false
+			if f[k] > (1<<46-d)/10 { // bytes must fit too, with pages of 64 KiB
+				return 0, 0, 0, false
 			}
 			f[k] = f[k]*10 + d
 			i++
 		}
 		if i == start || i == len(b) || b[i] != ' ' {
-			return 0, 0, false
+			return 0, 0, 0, false
 		}
 		i++
 	}
-	return f[1], f[2], true
+	return f[0], f[1], f[2], true
 }

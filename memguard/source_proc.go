@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -34,9 +35,9 @@ func (s *Source) identify(dir string) {
 		s.process.Go, s.process.Build, s.process.Cgo = true, bi.GoVersion, usesCgo(bi)
 		s.readEnviron(dir)
 		s.cannot("runtime", errors.New("another process: its heap classes, stacks and collections are not visible from the kernel's side; a program sees its own with memguard.Explain"))
-	case os.IsPermission(err):
+	case errors.Is(err, fs.ErrPermission):
 		s.cannot("executable", fmt.Errorf("%w (reading another user's process needs the same user, or CAP_SYS_PTRACE)", err))
-	case os.IsNotExist(err):
+	case gone(err):
 		s.cannot("executable", errors.New("the process has none: a kernel thread, or it is ending"))
 	default:
 		s.cannot("runtime", errors.New("not a Go program: only the kernel's view applies"))

@@ -18,6 +18,7 @@ const (
 	mStacks
 	mOSStacks
 	mLive
+	mAllocated
 	mGoal
 	mGCPercent
 	mMemoryLimit
@@ -35,6 +36,7 @@ var metricNames = [numMetrics]string{
 	mStacks:      "/memory/classes/heap/stacks:bytes",
 	mOSStacks:    "/memory/classes/os-stacks:bytes",
 	mLive:        "/gc/heap/live:bytes",
+	mAllocated:   "/gc/heap/allocs:bytes",
 	mGoal:        "/gc/heap/goal:bytes",
 	mGCPercent:   "/gc/gogc:percent",
 	mMemoryLimit: "/gc/gomemlimit:bytes",
@@ -46,6 +48,11 @@ var metricNames = [numMetrics]string{
 // costs about a microsecond, whatever the heap's size, and stops nothing.
 type runtimeReader struct {
 	samples [numMetrics]metrics.Sample
+	// pauses is read only after a cycle: it has 162 buckets.
+	pauses  [1]metrics.Sample
+	cycles  Count // at the last read of pauses
+	over500 Count
+	over10m Count
 }
 
 func newRuntimeReader() *runtimeReader {
@@ -53,6 +60,7 @@ func newRuntimeReader() *runtimeReader {
 	for i, name := range metricNames {
 		r.samples[i].Name = name
 	}
+	r.pauses[0].Name = "/sched/pauses/total/gc:seconds"
 	return r
 }
 
@@ -75,6 +83,7 @@ func (r *runtimeReader) read(dst *Runtime) {
 		Free:       r.value(mFree),
 		Stacks:     r.value(mStacks),
 		OSStacks:   r.value(mOSStacks),
+		Allocated:  r.value(mAllocated),
 		Goal:       r.value(mGoal),
 		Cycles:     r.value(mCycles),
 		Goroutines: r.value(mGoroutines),
@@ -87,12 +96,37 @@ func (r *runtimeReader) read(dst *Runtime) {
 	if n, ok := dst.Cycles.Get(); ok && n > 0 {
 		dst.Live = r.value(mLive)
 	}
+	if dst.Cycles != r.cycles {
+		r.cycles = dst.Cycles
+		r.readPauses()
+	}
+	dst.PausesOver500us, dst.PausesOver10ms = r.over500, r.over10m
 	if n, ok := r.value(mGCPercent).Get(); ok {
 		dst.GCPercent = gcPercent(n)
 	}
 	if n, ok := r.value(mMemoryLimit).Get(); ok {
 		dst.MemoryLimit = Known(memoryLimit(n))
 	}
+}
+
+// readPauses counts the long pauses in the runtime's histogram. Its buckets do
+// not begin at round figures: 500 us is 524 us there, and 10 ms is 10.5 ms.
+func (r *runtimeReader) readPauses() {
+	metrics.Read(r.pauses[:])
+	if r.pauses[0].Value.Kind() != metrics.KindFloat64Histogram {
+		return
+	}
+	h := r.pauses[0].Value.Float64Histogram()
+	var over500, over10m uint64
+	for i, n := range h.Counts {
+		if h.Buckets[i] >= 500e-6 {
+			over500 += n
+		}
+		if h.Buckets[i] >= 10e-3 {
+			over10m += n
+		}
+	}
+	r.over500, r.over10m = Known(over500), Known(over10m)
 }
 
 // gcPercent maps the metric's MaxUint64 for GOGC=off to -1.

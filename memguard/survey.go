@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"time"
 	"unsafe"
@@ -17,9 +18,16 @@ import (
 // Survey takes a sample with everything in it: the classified address space
 // and the processes of the cgroup. The kernel walks the process's page tables
 // for it, 15-30 ms per GiB of RSS under the lock that its page faults take
-// too: for a person who asks, not for a timer.
+// too: for a person who asks, not for a timer. The error is ErrGone, or that the
+// pid is a kernel thread, which has no memory of its own.
 func (s *Source) Survey(dst *Sample) error {
 	maps, err := s.maps()
+	switch {
+	case errors.Is(err, smaps.ErrKernelThread):
+		return fmt.Errorf("memguard: pid %d: %w", s.pid, err)
+	case errors.Is(err, smaps.ErrExited):
+		return fmt.Errorf("memguard: pid %d: %w", s.pid, ErrGone)
+	}
 	s.readAt = time.Time{} // all of the cgroup's files, at the same moment
 	if err := s.Read(dst); err != nil {
 		return err
@@ -50,10 +58,13 @@ func (s *Source) hasEnded() bool {
 
 // hints are what this source knows of the address space.
 func (s *Source) hints() smaps.Hints {
-	h := smaps.Hints{Go: s.process.Go, Cgo: s.process.Cgo, Exe: s.process.Exe}
+	h := smaps.Hints{Go: s.process.Go, Exe: s.process.Exe}
 	if s.runtime != nil {
 		object := new([64]*byte) // with a pointer in it: not from the tiny allocator
 		h.HeapAddrs = []uint64{uint64(uintptr(unsafe.Pointer(object)))}
+		var r Runtime
+		newRuntimeReader().read(&r) // s.runtime is the tick's
+		h.MetadataBytes, _ = r.Metadata.Get()
 	}
 	return h
 }
@@ -66,9 +77,10 @@ func (s *Source) readCgroup(dst *Sample) {
 	}
 	if since := dst.Time.Sub(s.readAt); since >= cgroupEvery || since < 0 {
 		s.readAt = dst.Time
-		s.reading = s.fullCgroup(dst)
+		s.reading = s.fullCgroup()
 	}
 	dst.Cgroup = s.reading
+	dst.Blind = append(dst.Blind, s.unread...) // as of the last second, like the rest
 	c := &dst.Cgroup
 	usage, err := s.group.Usage()
 	if err != nil {
@@ -98,17 +110,18 @@ func (s *Source) reopen(err error) {
 	s.group, s.readAt = g, time.Time{}
 }
 
-// fullCgroup reads all of the cgroup's files.
-func (s *Source) fullCgroup(dst *Sample) Cgroup {
+// fullCgroup reads all of the cgroup's files. What it cannot read is in s.unread.
+func (s *Source) fullCgroup() Cgroup {
+	s.unread = s.unread[:0]
 	c := Cgroup{Path: s.group.Path(), Version: s.group.Version()}
 	r, err := s.group.Read()
 	if err != nil {
-		dst.Blind = append(dst.Blind, Blind{"cgroup", err.Error()})
+		s.unread = append(s.unread, Blind{"cgroup", err.Error()})
 		s.reopen(err)
 		return c
 	}
 	for _, err := range r.Errs {
-		dst.Blind = append(dst.Blind, Blind{"cgroup", err.Error()})
+		s.unread = append(s.unread, Blind{"cgroup", err.Error()})
 	}
 	c.LimitFrom = r.LimitFrom
 	c.Limit, c.High = fromLimit(r.Limit), fromLimit(r.High)
@@ -122,6 +135,25 @@ func (s *Source) fullCgroup(dst *Sample) Cgroup {
 	}
 	c.Anon, c.Shmem = stat(cgroup.Anon), stat(cgroup.Shmem)
 	c.ActiveFile, c.InactiveFile = stat(cgroup.ActiveFile), stat(cgroup.InactiveFile)
+	c.Unevictable = stat(cgroup.Unevictable)
+	cache := stat(cgroup.File)
+	if swapped, ok := stat(cgroup.SwapCached).Get(); ok { // counted in the file line too
+		cache = less(cache, Known(swapped))
+	}
+	c.File = less(cache, c.Shmem)
+	if c.Version == 1 && isRoot(s.group.Dir()) {
+		return c // the root's usage is page cache and mapped anonymous memory alone (mem_cgroup_usage)
+	}
+	// The anon line counts what is mapped. A huge page that was given back in
+	// part stays charged as a whole until the kernel splits it (mm/huge_memory.c,
+	// deferred_split_folio), and on a reclaim list. So what is charged is what is
+	// on the lists and is not page cache.
+	lists := plus(stat(cgroup.ActiveAnon), stat(cgroup.InactiveAnon), c.ActiveFile, c.InactiveFile, c.Unevictable)
+	if listed, ok := less(lists, cache).Get(); ok {
+		if mapped, ok := c.Anon.Get(); ok {
+			c.Anon = Known(max(mapped, listed))
+		}
+	}
 	// Version 2 keeps socket buffers apart from its kernel line, and has that
 	// line since Linux 5.18 only.
 	if c.Kernel = stat(cgroup.Kernel); c.Version == 2 {
@@ -134,6 +166,23 @@ func (s *Source) fullCgroup(dst *Sample) Cgroup {
 		c.Pressure = Known(p.Avg10)
 	}
 	return c
+}
+
+// less is a-b, or 0 where counters that were not read at one instant make it
+// negative.
+func less(a, b Bytes) Bytes {
+	n, ok := minus(a, b).Get()
+	if !ok {
+		return Bytes{}
+	}
+	return Known(uint64(max(n, 0)))
+}
+
+// isRoot reports whether dir is the real root of a hierarchy of version 1, which
+// alone has this file.
+func isRoot(dir string) bool {
+	_, err := os.Stat(dir + "/release_agent")
+	return err == nil
 }
 
 func fromValue(v cgroup.Value) Bytes {

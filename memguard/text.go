@@ -38,7 +38,7 @@ func (t Text) Report(w io.Writer, r *Report) error {
 	p.section("VERDICT")
 	p.wrap("  ", "  ", r.Verdict)
 	if left, ok := r.Left.Get(); ok {
-		p.line("  Time left at the present growth: %s", p.paint(bold, seconds(left)))
+		p.wrapPainted(bold, "  ", "  ", "Time left at the present growth: "+seconds(left))
 	}
 	p.ledger(r.Ledger)
 	if len(r.Findings) > 0 {
@@ -88,21 +88,21 @@ func (p *page) paint(code, s string) string {
 func (p *page) title(r *Report) {
 	what := fmt.Sprintf("pid %d", r.PID)
 	if r.Exe != "" {
-		what += "  " + clean(filepath.Base(r.Exe))
+		what += ", " + filepath.Base(r.Exe)
 	}
 	if r.Go != "" {
-		what += "  " + clean(r.Go)
+		what += ", " + r.Go
 	}
 	if r.Watched >= time.Second {
-		what += "  watched for " + r.Watched.Round(time.Second).String()
+		what += ", watched for " + r.Watched.Round(time.Second).String()
 	}
-	p.line("%s", p.paint(dim, what))
+	p.wrapPainted(dim, "", "  ", what)
 }
 
 // ledger writes the process's rows and then the cgroup's, each as a bar chart.
 func (p *page) ledger(l *Ledger) {
 	p.section("WHERE THE PROCESS'S MEMORY IS")
-	p.rows(l.Rows, l.Residual, "RSS", l.RSS)
+	p.rows(l.Rows, l.Residual, "RSS", "", l.RSS)
 	c := l.Cgroup
 	if c == nil {
 		return
@@ -119,8 +119,8 @@ func (p *page) ledger(l *Ledger) {
 		of = ", limit unknown"
 	}
 	p.section("WHAT THE KERNEL CHARGES TO ITS CGROUP")
-	p.line("  %s", p.paint(dim, fmt.Sprintf("%s (v%d)", clean(c.Path), c.Version)))
-	p.rows(foldProcesses(c.Rows), c.Residual, "usage"+of, c.Usage)
+	p.note(fmt.Sprintf("%s (v%d)", c.Path, c.Version))
+	p.rows(foldProcesses(c.Rows), c.Residual, "usage", of, c.Usage)
 }
 
 // foldProcesses keeps the largest processes of a cgroup and makes one row of
@@ -147,6 +147,7 @@ func foldProcesses(rows []Row) []Row {
 		}
 	}
 	if len(others) == 1 {
+		others[0].Note = ""
 		folded = append(folded, others[0])
 	} else if len(others) > 1 {
 		folded = append(folded, Row{Name: fmt.Sprintf("%d processes", len(others)), Bytes: Known(sum)})
@@ -161,7 +162,7 @@ func foldProcesses(rows []Row) []Row {
 
 // rows writes rows that are not zero as bars against the total, and the unknown
 // ones by the reason why.
-func (p *page) rows(rows []Row, rest Value[int64], total string, sum Bytes) {
+func (p *page) rows(rows []Row, rest Value[int64], total, of string, sum Bytes) {
 	all, isKnown := sum.Get()
 	whole := float64(all)
 	for _, r := range rows {
@@ -174,13 +175,13 @@ func (p *page) rows(rows []Row, rest Value[int64], total string, sum Bytes) {
 			name = max(name, utf8.RuneCountInString(r.Name))
 		}
 	}
-	bars := max(p.width-name-22, 8)
+	bars := p.width - name - 22
 	show := func(r Row, n int64) {
 		share := 0.0
 		if whole > 0 {
 			share = max(float64(n), -float64(n)) / whole
 		}
-		p.line("  %-*s %10s %4.0f %%  %s", name, r.Name, mib(float64(n)), 100*share, p.bar(share, bars, n < 0))
+		p.line("%s", strings.TrimRight(fmt.Sprintf("  %-*s %10s %4.0f %%  %s", name, r.Name, mib(float64(n)), 100*share, p.bar(share, bars, n < 0)), " "))
 	}
 	unknown := map[string][]string{}
 	zero := 0
@@ -199,12 +200,22 @@ func (p *page) rows(rows []Row, rest Value[int64], total string, sum Bytes) {
 		show(Row{Name: RowResidual}, n)
 	}
 	if isKnown {
-		p.line("  %s", p.paint(bold, fmt.Sprintf("%-*s %10s         %s", name, "=", mib(float64(all)), total)))
+		is := fmt.Sprintf("%-*s %10s", name, "=", mib(float64(all)))
+		if utf8.RuneCountInString(is+total+of)+11 <= p.width {
+			p.line("  %s", p.paint(bold, is+"         "+total+of))
+		} else {
+			p.line("  %s", p.paint(bold, is))
+			p.wrapPainted(bold, "    ", "    ", total+of)
+		}
 	} else {
 		p.line("  %s is unknown", total)
 	}
-	if zero > 0 {
-		p.line("  %s", p.paint(dim, fmt.Sprintf("%d more are 0", zero)))
+	switch zero {
+	case 0:
+	case 1:
+		p.note("1 more is 0")
+	default:
+		p.note(fmt.Sprintf("%d more are 0", zero))
 	}
 	for _, r := range rows {
 		if n, ok := r.Bytes.Get(); ok && n != 0 && r.Note != "" {
@@ -225,6 +236,9 @@ func (p *page) note(s string) { p.wrapPainted(dim, "  ", "    ", s) }
 
 // bar draws a share of the whole, in eighths of a column.
 func (p *page) bar(share float64, columns int, negative bool) string {
+	if columns < 4 {
+		return ""
+	}
 	if negative {
 		return p.paint(dim, strings.Repeat("-", max(1, int(share*float64(columns)))))
 	}
@@ -285,6 +299,14 @@ func (p *page) wrapPainted(code, first, next, s string) {
 		line, prefix = "", next
 	}
 	for word := range strings.FieldsSeq(clean(s)) {
+		for room := p.width - max(len(first), len(next)); utf8.RuneCountInString(word) > room; { // a path, mostly
+			if line != "" {
+				flush()
+			}
+			runes := []rune(word)
+			line, word = string(runes[:room]), string(runes[room:])
+			flush()
+		}
 		if line != "" && utf8.RuneCountInString(prefix+line)+1+utf8.RuneCountInString(word) > p.width {
 			flush()
 		}

@@ -2,7 +2,10 @@
 
 package memguard
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"math"
+)
 
 // Value is a figure that may be unknown. The zero Value is unknown, so a field
 // that nobody filled cannot be mistaken for a measured zero.
@@ -37,16 +40,21 @@ func (v *Value[T]) UnmarshalJSON(b []byte) error {
 		*v = Value[T]{}
 		return nil
 	}
-	v.ok = true
-	return json.Unmarshal(b, &v.v)
+	var n T
+	if err := json.Unmarshal(b, &n); err != nil {
+		*v = Value[T]{} // what could not be read is not a zero
+		return err
+	}
+	*v = Known(n)
+	return nil
 }
 
-// plus returns the sum of all terms, unknown if one of them is.
+// plus returns the sum of all terms, unknown if one of them is or it does not fit.
 func plus(terms ...Bytes) Bytes {
 	var sum uint64
 	for _, t := range terms {
 		n, ok := t.Get()
-		if !ok {
+		if !ok || n > math.MaxUint64-sum {
 			return Bytes{}
 		}
 		sum += n
@@ -56,10 +64,20 @@ func plus(terms ...Bytes) Bytes {
 
 // minus returns a-b as a signed figure, unknown if one of them is.
 func minus(a, b Bytes) Value[int64] {
-	x, ok := a.Get()
-	y, ok2 := b.Get()
+	x, ok := signed(a).Get()
+	y, ok2 := signed(b).Get()
 	if !ok || !ok2 {
 		return Value[int64]{}
 	}
-	return Known(int64(x) - int64(y))
+	return Known(x - y) // neither is negative: it fits
+}
+
+// signed returns b as a signed figure. One of 8 EiB or more is no byte count
+// that a kernel can mean, and is unknown.
+func signed(b Bytes) Value[int64] {
+	n, ok := b.Get()
+	if !ok || n > math.MaxInt64 {
+		return Value[int64]{}
+	}
+	return Known(int64(n))
 }

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package evidence
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func text(s string) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := io.WriteString(w, s)
+		return err
+	}
+}
+
+func TestStoreKeepsTheNewest(t *testing.T) {
+	t.Parallel()
+	s := &Store{Dir: filepath.Join(t.TempDir(), "deep", "down"), MaxFiles: 3, MaxBytes: 1000}
+	var last string
+	for i := range 5 {
+		var err error
+		last, err = s.Put(fmt.Sprintf("file%d", i), text("x"))
+		require.NoError(t, err)
+	}
+	files, err := s.Files()
+	require.NoError(t, err)
+	require.Len(t, files, 3)
+	assert.Equal(t, last, files[2])
+	assert.True(t, strings.HasSuffix(files[0], "-file2"), files[0])
+
+	st, err := os.Stat(last)
+	require.NoError(t, err)
+	assert.Equal(t, fs.FileMode(0o600), st.Mode().Perm())
+
+	_, err = s.Put("big", text(strings.Repeat("x", 999)))
+	require.NoError(t, err)
+	files, err = s.Files()
+	require.NoError(t, err)
+	assert.Len(t, files, 2, "999 bytes leave room for one of the others")
+}
+
+func TestStoreIsWholeOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	s := &Store{Dir: t.TempDir(), MaxBytes: 100}
+	keep, err := s.Put("keep", text("kept"))
+	require.NoError(t, err)
+
+	_, err = s.Put("large", text(strings.Repeat("x", 101)))
+	require.ErrorIs(t, err, ErrFull)
+	broken := errors.New("broken")
+	_, err = s.Put("half", func(w io.Writer) error {
+		_, _ = io.WriteString(w, "half")
+		return broken
+	})
+	require.ErrorIs(t, err, broken)
+	for _, name := range []string{"", "a/b", "../x", "a\x00b"} {
+		_, err = s.Put(name, text("x"))
+		require.Error(t, err, "%q", name)
+	}
+
+	entries, err := os.ReadDir(s.Dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 1, "nothing of a write that failed is left")
+	assert.Equal(t, filepath.Base(keep), entries[0].Name())
+}
+
+func TestStoreRemovesWhatAKilledWriteLeft(t *testing.T) {
+	t.Parallel()
+	s := &Store{Dir: t.TempDir()}
+	old, young, other := filepath.Join(s.Dir, ".tmp-memguard-1"), filepath.Join(s.Dir, ".tmp-memguard-2"), filepath.Join(s.Dir, "notes")
+	for _, name := range []string{old, young, other} {
+		require.NoError(t, os.WriteFile(name, []byte("x"), 0o600))
+	}
+	past := time.Now().Add(-2 * time.Hour)
+	require.NoError(t, os.Chtimes(old, past, past))
+	require.NoError(t, os.Chtimes(other, past, past))
+	_, err := s.Put("x", text("x"))
+	require.NoError(t, err)
+	assert.NoFileExists(t, old)
+	assert.FileExists(t, young, "it may be another process's")
+	assert.FileExists(t, other, "it is not the store's")
+}
+
+func TestStoreWithoutADirectory(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	s := &Store{Dir: filepath.Join(file, "below")}
+	_, err := s.Put("x", text("x"))
+	require.ErrorContains(t, err, file)
+	_, err = s.Files()
+	require.Error(t, err)
+}

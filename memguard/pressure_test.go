@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memguard
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/memguard/memguard-go/scavenge/smaps"
+)
+
+// healthy is a sample of a service that nothing is wrong with: 250 MiB of Go in
+// a cgroup of 1 GiB, GOMEMLIMIT below it.
+func healthy(t float64) *Sample {
+	known := func(n uint64) Bytes { return Known(n * mebi) }
+	s := &Sample{Time: at(t), PID: 4711}
+	s.Runtime = Runtime{
+		Origin:  FromRuntime,
+		Objects: known(180), Unused: known(8), Free: known(30), Released: known(100),
+		Stacks: known(8), OSStacks: known(0), Metadata: known(12),
+		Live: known(120), Goal: known(240), Allocated: known(9000),
+		GCPercent: Known[int64](100), MemoryLimit: known(900),
+		Cycles: Known[uint64](77), Goroutines: Known[uint64](50),
+		PausesOver500us: Known[uint64](1), PausesOver10ms: Known[uint64](0),
+	}
+	s.Cgroup = Cgroup{
+		Path: "/service", Version: 2, LimitFrom: "/sys/fs/cgroup/service",
+		Limit: known(1024), High: Known[uint64](Unlimited), Swap: known(0),
+		Shmem: known(0), ActiveFile: known(30), InactiveFile: known(30), Kernel: known(10),
+		OOMKills: Known[uint64](0), Pressure: Known(0.0),
+	}
+	s.Process = Process{Go: true, Exe: "/usr/bin/orders", Build: "go1.26.8"}
+	add(s, 20*mebi)
+	return s
+}
+
+// add puts other bytes of anonymous memory beside the runtime's, and sums up.
+func add(s *Sample, other uint64) {
+	r := &s.Runtime
+	r.Total = plus(r.Objects, r.Unused, r.Free, r.Released, r.Stacks, r.OSStacks, r.Metadata)
+	mapped := r.mapped()
+	anon := plus(mapped, Known(other))
+	s.Process.Shared = Known[uint64](30 * mebi)
+	s.Process.RSS = plus(anon, s.Process.Shared)
+	c := &s.Cgroup
+	c.Anon = anon
+	c.Usage = plus(anon, c.ActiveFile, c.InactiveFile, c.Kernel)
+	c.WorkingSet = plus(anon, c.ActiveFile, c.Kernel)
+}
+
+// withMaps gives the sample an address space: a heap of so much, of which lazy
+// is given back and huge is in huge pages, and 30 MiB of program.
+func withMaps(s *Sample, heap, lazy, huge uint64) {
+	var b strings.Builder
+	mapping := func(from uint64, perms, name string, rss, lazy, huge uint64) {
+		fmt.Fprintf(&b, "%x-%x %s 00000000 00:00 0 %s\nSize: %d kB\nRss: %d kB\nLazyFree: %d kB\nAnonHugePages: %d kB\n",
+			from, from+max(rss, 4096), perms, name, max(rss, 4096)>>10, rss>>10, lazy>>10, huge>>10)
+	}
+	mapping(0x400000, "r-xp", "/usr/bin/orders", 30*mebi, 0, 0)
+	mapping(0xc000000000, "rw-p", "[anon: Go: heap]", heap, lazy, huge)
+	p, err := smaps.Parse(strings.NewReader(b.String()), smaps.Hints{Go: true, Exe: "/usr/bin/orders"})
+	if err != nil {
+		panic(err)
+	}
+	s.Process.Maps = p
+}
+
+// A pressure is one thing that is wrong with an else healthy service, more or
+// less: at 0 it is healthy, at 1 it is not. The function may keep what grows.
+type pressure func(s *Sample, level float64)
+
+// pressures has one for every detector, and how long after the pressure came and
+// went the finding may take.
+var pressures = map[ID]struct {
+	new          func() pressure
+	severity     Severity // that it comes to in two minutes
+	raised       float64  // seconds
+	cleared      float64  // seconds after it fell; clearAfter is part of it
+	also         []ID     // what else is right to stand
+	blind        pressure // the detector cannot see
+	whyBlind     string
+	blindOnATick bool // it sees in a survey only
+}{
+	"oom-kill": {
+		new: func() pressure {
+			return func(s *Sample, level float64) { s.Cgroup.OOMKills = Known(uint64(level)) }
+		},
+		severity: Critical, raised: 1, cleared: 12,
+		blind: func(s *Sample, _ float64) { s.Cgroup.OOMKills = Count{} }, whyBlind: "the cgroup's oom_kill count is unknown",
+	},
+	"oom-forecast": {
+		new: func() pressure { // 6 MiB/s of live heap
+			live, last := 0.0, 0.0
+			return func(s *Sample, level float64) {
+				t := s.Time.Sub(epoch).Seconds()
+				live += level * 6 * mebi * (t - last)
+				last = t
+				grow := Known(uint64(live))
+				r := &s.Runtime
+				r.Objects, r.Live, r.Goal = plus(r.Objects, grow), plus(r.Live, grow), plus(r.Goal, grow)
+				r.Allocated = plus(r.Allocated, Known(uint64(t*50*mebi)))
+				r.Cycles = Known(uint64(77 + t))
+				add(s, 20*mebi)
+			}
+		},
+		severity: Critical, raised: 8, cleared: 75,
+		blind: func(s *Sample, _ float64) { s.Cgroup.Limit = Bytes{} }, whyBlind: "the cgroup's limit is unknown",
+		also: []ID{"limit-above-cgroup"},
+	},
+	"gc-off-no-limit": {
+		new: func() pressure {
+			return func(s *Sample, level float64) {
+				if level >= 1 {
+					s.Runtime.GCPercent, s.Runtime.MemoryLimit = Known[int64](-1), Known[uint64](Unlimited)
+				}
+			}
+		},
+		severity: Critical, raised: 1, cleared: 12,
+		blind: func(s *Sample, _ float64) { s.Runtime.GCPercent = Value[int64]{} }, whyBlind: "the GC percent is unknown",
+	},
+	"limit-above-cgroup": {
+		new: func() pressure {
+			return func(s *Sample, level float64) { s.Runtime.MemoryLimit = Known(uint64(900+200*level) * mebi) }
+		},
+		severity: Warning, raised: 1, cleared: 12,
+		blind: func(s *Sample, _ float64) { s.Runtime.MemoryLimit = Bytes{} }, whyBlind: "the Go memory limit is unknown",
+	},
+	"limit-missing": {
+		new: func() pressure {
+			return func(s *Sample, level float64) {
+				if level >= 1 {
+					s.Runtime.MemoryLimit = Known[uint64](Unlimited)
+				}
+			}
+		},
+		severity: Info, raised: 1, cleared: 12,
+		blind: func(s *Sample, _ float64) { s.Runtime.MemoryLimit = Bytes{} }, whyBlind: "the Go memory limit is unknown",
+	},
+	"nongo-growth": {
+		new: func() pressure { // 1 MiB/s of C memory
+			other, last := 20.0*mebi, 0.0
+			return func(s *Sample, level float64) {
+				t := s.Time.Sub(epoch).Seconds()
+				other += level * mebi * (t - last)
+				last = t
+				add(s, uint64(other))
+			}
+		},
+		severity: Warning, raised: 20, cleared: 75,
+		blind: func(s *Sample, _ float64) { s.Process.RSS = Bytes{} }, whyBlind: "what is not Go's cannot be told apart: it takes the runtime's figures, or smaps over time",
+		also: []ID{"oom-forecast", "limit-above-cgroup"},
+	},
+	"span-fragmentation": {
+		new: func() pressure {
+			return func(s *Sample, level float64) {
+				s.Runtime.Unused = plus(s.Runtime.Unused, Known(uint64(level*200*mebi)))
+				add(s, 20*mebi)
+			}
+		},
+		severity: Warning, raised: 1, cleared: 12,
+		blind: func(s *Sample, _ float64) { s.Runtime.Unused = Bytes{} }, whyBlind: "the runtime's memory classes are unknown",
+	},
+	"stack-bloat": {
+		new: func() pressure {
+			return func(s *Sample, level float64) {
+				s.Runtime.Stacks = plus(s.Runtime.Stacks, Known(uint64(level*200*mebi)))
+				add(s, 20*mebi)
+			}
+		},
+		severity: Warning, raised: 1, cleared: 12,
+		blind: func(s *Sample, _ float64) { s.Runtime.Stacks = Bytes{} }, whyBlind: "the runtime's memory classes are unknown",
+	},
+	"thp-refill": {
+		new: func() pressure {
+			return func(s *Sample, level float64) {
+				withMaps(s, uint64(226+level*100)*mebi, 0, uint64(level*100)*mebi)
+			}
+		},
+		severity: Warning, raised: 1, cleared: 12,
+		blind: func(s *Sample, _ float64) { s.Process.Maps = nil }, whyBlind: "needs smaps, which is not read on a tick", blindOnATick: true,
+	},
+	"retained-idle": {
+		new: func() pressure {
+			return func(s *Sample, level float64) {
+				s.Runtime.Free = plus(s.Runtime.Free, Known(uint64(level*400*mebi)))
+				add(s, 20*mebi)
+			}
+		},
+		severity: Warning, raised: 1, cleared: 12,
+		blind: func(s *Sample, _ float64) { s.Runtime.Free = Bytes{} }, whyBlind: "the runtime's memory classes are unknown",
+	},
+	"gc-pause": {
+		new: func() pressure { // one of 20 ms a second
+			pauses, last := 0.0, 0.0
+			return func(s *Sample, level float64) {
+				t := s.Time.Sub(epoch).Seconds()
+				pauses += level * (t - last)
+				last = t
+				s.Runtime.PausesOver500us, s.Runtime.PausesOver10ms = Known(uint64(1+pauses)), Known(uint64(pauses))
+			}
+		},
+		severity: Warning, raised: 6, cleared: 75,
+		blind: func(s *Sample, _ float64) { s.Runtime.PausesOver500us = Count{} }, whyBlind: "the collector's pauses are unknown",
+	},
+	"pagecache-pressure": {
+		new: func() pressure {
+			return func(s *Sample, level float64) {
+				s.Cgroup.ActiveFile = plus(s.Cgroup.ActiveFile, Known(uint64(level*640*mebi)))
+				s.Cgroup.Pressure = Known(40 * level)
+				add(s, 20*mebi)
+			}
+		},
+		severity: Warning, raised: 1, cleared: 12,
+		blind: func(s *Sample, _ float64) { s.Cgroup.ActiveFile = Bytes{} }, whyBlind: "the cgroup's usage, limit or file pages are unknown",
+	},
+	"lazyfree-rss": {
+		new: func() pressure {
+			return func(s *Sample, level float64) {
+				withMaps(s, 226*mebi, uint64(level*100)*mebi, 0)
+			}
+		},
+		severity: Info, raised: 1, cleared: 12,
+		blind: func(s *Sample, _ float64) { s.Process.Maps = nil }, whyBlind: "needs smaps, which is not read on a tick", blindOnATick: true,
+	},
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memguard
+
+// survival estimates the live heap between two cycles. The runtime says what the
+// last one marked; with seconds or minutes from one to the next, that is a
+// staircase, whose steps look like any other step. So of what was allocated
+// since, as much is taken to live as lived through the last two cycles each: a
+// single large allocation that stays says nothing of the next ones.
+type survival struct {
+	cycles    uint64
+	live      float64 // marked by the last cycle
+	allocated float64 // until then
+	share     float64 // of what was allocated from the cycle before to the last
+	before    float64 // the share until then
+	shared    bool    // there is a share
+}
+
+// estimate is what a collection now would probably leave of the heap.
+func (h *survival) estimate(r *Runtime) Bytes {
+	live, ok := r.Live.Get()
+	cycles, ok2 := r.Cycles.Get()
+	allocated, ok3 := r.Allocated.Get()
+	objects, ok4 := r.Objects.Get()
+	if !ok || !ok2 || !ok3 || !ok4 {
+		return r.Live
+	}
+	if cycles != h.cycles {
+		if since := float64(allocated) - h.allocated; h.cycles > 0 && since > 0 {
+			share := min(max((float64(live)-h.live)/since, -1), 1)
+			if h.before = h.share; !h.shared {
+				h.before = share
+			}
+			h.share, h.shared = share, true
+		}
+		h.cycles, h.live, h.allocated = cycles, float64(live), float64(allocated)
+	}
+	now := h.live + min(h.share, h.before)*(float64(allocated)-h.allocated)
+	return Known(uint64(min(max(now, 0), float64(objects))))
+}

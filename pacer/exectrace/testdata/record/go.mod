@@ -1,0 +1,3 @@
+module tracerecord
+
+go 1.18

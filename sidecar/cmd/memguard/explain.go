@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/memguard/memguard-go/memguard"
+	"github.com/spf13/cobra"
+)
+
+func explainCommand() *cobra.Command {
+	var (
+		pid  int
+		look time.Duration
+		p    printer
+		fail failOn
+	)
+	c := &cobra.Command{
+		Use:   "explain --pid N",
+		Short: "Say where every byte of a process is and what is wrong with it",
+		Long: `Explain looks at a running process from outside and says, the verdict first,
+where its memory is, what is wrong, what to do about it, and what could not be
+seen and why. It works on any process; of a Go program it tells the runtime's
+mappings from the rest. It stops nothing and writes nothing into the process.
+
+It needs the same user as the process, or CAP_SYS_PTRACE. Reading the address
+space makes the kernel walk the page tables: 15-30 ms per GiB of RSS, during
+which page faults of the process wait.`,
+		Example: "  memguard explain --pid 4711\n  memguard explain --pid $(pidof orders) --for 30s --json",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			p.out = c.OutOrStdout()
+			if look < 0 {
+				return fmt.Errorf("--for %v: want zero or more", look)
+			}
+			if p.watch {
+				return watchExplain(c, pid, &p, &fail)
+			}
+			if isTerminal(c.ErrOrStderr()) && look >= time.Second {
+				fmt.Fprintf(c.ErrOrStderr(), "looking for %v ...\r", look)
+				defer fmt.Fprint(c.ErrOrStderr(), "\x1b[K")
+			}
+			r, err := memguard.ExplainProcess(c.Context(), pid, look)
+			if err != nil {
+				return cannotLook(hint(err))
+			}
+			if err := p.print(r, func(w io.Writer) error { return p.text().Report(w, r) }); err != nil {
+				return err
+			}
+			return fail.status(r.Worst())
+		},
+	}
+	pidFlag(c, &pid)
+	c.Flags().DurationVar(&look, "for", 3*time.Second, "how long to look: growth and forecasts take 3s or more; 0 is one look")
+	p.jsonFlag(c)
+	p.watchFlags(c)
+	fail.flag(c)
+	return c
+}
+
+// watchExplain keeps one judge over all looks, so that trends have the whole
+// time to show.
+func watchExplain(c *cobra.Command, pid int, p *printer, fail *failOn) error {
+	src, err := memguard.Open(pid)
+	if err != nil {
+		return cannotLook(hint(err))
+	}
+	g := memguard.Start(memguard.Config{Source: src})
+	defer g.Close()
+	var worst memguard.Severity
+	err = p.repeat(c.Context(), func() error {
+		r, err := g.Report()
+		if err != nil {
+			return err
+		}
+		worst = max(worst, r.Worst())
+		return p.print(r, func(w io.Writer) error { return p.text().Report(w, r) })
+	})
+	return ended(c, err, fail.status(worst))
+}
+
+// ended is how watching ends: by the process's end as by an interrupt with what
+// was found, else with the error.
+func ended(c *cobra.Command, err, found error) error {
+	var s *status
+	switch {
+	case err == nil:
+		return found
+	case errors.Is(err, memguard.ErrGone):
+		say(c.ErrOrStderr(), err)
+		return found
+	case errors.As(err, &s):
+		return err
+	}
+	return cannotLook(hint(err))
+}
+
+func ledgerCommand() *cobra.Command {
+	var (
+		pid int
+		p   printer
+	)
+	c := &cobra.Command{
+		Use:   "ledger --pid N",
+		Short: "Say which owner every resident byte of a process has",
+		Long: `Ledger reads the address space of a process once and prints one row for each
+owner of memory. The rows and the residual add up to RSS; the rows of the cgroup
+add up to what the kernel charges. An unknown row is said to be unknown, and why.
+
+In JSON: pid, rss, rows (each name, bytes or null with why), residual, and cgroup
+in the same form. Sizes are bytes.`,
+		Example: "  memguard ledger --pid 4711\n  memguard ledger --pid 4711 --json | jq '.rows[] | select(.bytes > 1e7)'",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			p.out = c.OutOrStdout()
+			src, err := memguard.Open(pid)
+			if err != nil {
+				return cannotLook(hint(err))
+			}
+			defer src.Close()
+			var s memguard.Sample
+			looked := false
+			err = p.repeat(c.Context(), func() error {
+				if err := src.Survey(&s); err != nil {
+					return err
+				}
+				looked = true
+				l := memguard.NewLedger(&s)
+				if _, ok := l.RSS.Get(); !ok && len(s.Blind) > 0 {
+					return fmt.Errorf("pid %d: %s: %s", pid, s.Blind[0].What, s.Blind[0].Why)
+				}
+				return p.print(l, func(w io.Writer) error { return p.text().Ledger(w, l) })
+			})
+			if !looked && err != nil {
+				return cannotLook(hint(err))
+			}
+			return ended(c, err, nil)
+		},
+	}
+	pidFlag(c, &pid)
+	p.jsonFlag(c)
+	p.watchFlags(c)
+	return c
+}
+
+// hint adds what a person can do about an error.
+func hint(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w\n  run as the same user as the process, or with CAP_SYS_PTRACE", err)
+	}
+	return err
+}
+
+// completePID offers the processes of this machine with their names.
+func completePID(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	var out []string
+	for _, dir := range dirs {
+		pid := filepath.Base(dir)
+		if exe, err := os.Readlink(dir + "/exe"); err == nil && pid != strconv.Itoa(os.Getpid()) {
+			out = append(out, pid+"\t"+filepath.Base(exe))
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}

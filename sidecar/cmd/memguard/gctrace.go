@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/memguard/memguard-go/memguard"
+	"github.com/memguard/memguard-go/pacer/gctrace"
+	"github.com/spf13/cobra"
+)
+
+func gctraceCommand() *cobra.Command {
+	var (
+		p    printer
+		fail failOn
+	)
+	c := &cobra.Command{
+		Use:   "gctrace [FILE|-]",
+		Short: "Say what the collector's own lines tell",
+		Long: `Gctrace reads what a Go program run with GODEBUG=gctrace=1 (and scavtrace=1)
+printed on standard error, among whatever else it printed there, and says what
+the collector did: cycles, CPU, pauses, the heap against its goal, what the
+scavenger returned, and what of it is wrong. It knows the lines of Go 1.9 to
+1.27. Lines that are torn are counted and shown, and never guessed at.
+
+Without FILE, or with -, it reads standard input to its end.`,
+		Example: "  GODEBUG=gctrace=1,scavtrace=1 ./orders 2>gc.log; memguard gctrace gc.log\n  kubectl logs orders-0 | memguard gctrace --json | jq .findings",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			p.out = c.OutOrStdout()
+			in, name, err := input(c, args)
+			if err != nil {
+				return cannotLook(err)
+			}
+			defer in.Close()
+			var s gctrace.Summary
+			n, err := s.ReadFrom(in)
+			if err != nil {
+				err = fmt.Errorf("reading %s: %w", name, err)
+			} else if n == 0 {
+				err = fmt.Errorf("%s is empty", name)
+			}
+			if err != nil && n == 0 {
+				return cannotLook(err)
+			}
+			width, color := terminal(p.out)
+			if werr := p.print(&s, func(w io.Writer) error { return s.WriteText(w, width, color) }); werr != nil {
+				return werr
+			}
+			if err != nil {
+				return cannotLook(err) // what was read before is shown above
+			}
+			return fail.status(worst(s.Report().Findings, func(f gctrace.Finding) string { return string(f.Severity) }))
+		},
+	}
+	p.jsonFlag(c)
+	fail.flag(c)
+	return c
+}
+
+// input opens the file that the arguments name, or standard input.
+func input(c *cobra.Command, args []string) (in io.ReadCloser, name string, err error) {
+	if len(args) == 0 || args[0] == "-" {
+		if isTerminal(c.InOrStdin()) {
+			fmt.Fprintln(c.ErrOrStderr(), "reading standard input; Ctrl-D ends it")
+		}
+		return io.NopCloser(c.InOrStdin()), "standard input", nil
+	}
+	f, err := os.Open(args[0])
+	if err != nil {
+		return nil, "", err
+	}
+	return f, args[0], nil
+}
+
+// worst is the highest severity of findings that have their own type.
+func worst[F any](findings []F, severity func(F) string) (most memguard.Severity) {
+	for _, f := range findings {
+		var s memguard.Severity
+		if s.UnmarshalText([]byte(severity(f))) == nil {
+			most = max(most, s)
+		}
+	}
+	return most
+}
