@@ -197,10 +197,16 @@ const saveEvery = time.Minute
 // explainedByTrace are the findings whose cause an execution trace shows.
 var explainedByTrace = map[ID]bool{"gc-pause": true}
 
+// explained reports whether e is to be answered with a trace, the last of which
+// was saved at last.
+func (g *Guard) explained(e Event, last time.Time) bool {
+	return g.recorder != nil && e.Kind == Raised && e.Finding.Severity >= Warning &&
+		explainedByTrace[e.Finding.ID] && (last.IsZero() || e.Time.Sub(last) >= saveEvery)
+}
+
 // save writes the recorder's trace for a finding that it explains.
 func (g *Guard) save(e Event) {
-	if g.recorder == nil || g.saving || e.Kind != Raised || e.Finding.Severity < Warning ||
-		!explainedByTrace[e.Finding.ID] || !g.savedAt.IsZero() && e.Time.Sub(g.savedAt) < saveEvery {
+	if g.saving || !g.explained(e, g.savedAt) {
 		return
 	}
 	g.saving, g.savedAt = true, e.Time

@@ -140,12 +140,16 @@ func TestRecordings(t *testing.T) {
 			assert.True(t, ok)
 			assert.Equal(t, uint64(2), procs)
 			c := &r.CPU
-			assert.LessOrEqual(t, c.Dedicated+c.Fractional+c.Idle+c.Assist+c.Sweeper+c.Scavenger, c.Available)
+			available, ok := c.Available.Value()
+			assert.True(t, ok)
+			assert.LessOrEqual(t, c.Dedicated+c.Fractional+c.Idle+c.Assist+c.Sweeper+c.Scavenger, available)
 			assert.Positive(t, c.Sweeper)
 			assert.Positive(t, c.Scavenger)
 
 			// The 160 MiB allocation that gctrace shows as within its goal.
-			assert.Greater(t, r.Peak.Overshoot, 1.5)
+			over, ok := r.Peak.Overshoot.Value()
+			assert.True(t, ok)
+			assert.Greater(t, over, 1.5)
 			assert.Contains(t, ids(r), "gc-overshoot")
 			assert.Contains(t, ids(r), "gc-assist")
 		})

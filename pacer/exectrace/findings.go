@@ -48,12 +48,12 @@ func (r *Report) findings() []Finding {
 	}
 
 	if p := &r.Peak; p.SlowMark+p.SlowSweep > 0 {
-		longest := max(p.MarkTermination, p.SweepTermination)
+		longest := max(p.MarkTermination.v, p.SweepTermination.v)
 		add("gc-pause", longest >= verySlowStop,
 			"The work in a GC stop is short; a long one waits for a P that does not stop: a starved or throttled CPU (look at CPU pressure and the cgroup's quota, and set GOMAXPROCS to what there is), or a loop that cannot be preempted.",
 			fmt.Sprintf("GC stopped the world for up to %s.", round(longest)),
-			fmt.Sprintf("mark termination: %d of %d over %s, longest %s", p.SlowMark, r.CycleCount, slowStop, round(p.MarkTermination)),
-			fmt.Sprintf("sweep termination: %d of %d over %s, longest %s", p.SlowSweep, r.CycleCount, slowStop, round(p.SweepTermination)))
+			fmt.Sprintf("mark termination: %d of %d over %s, longest %s", p.SlowMark, r.CycleCount, slowStop, round(p.MarkTermination.v)),
+			fmt.Sprintf("sweep termination: %d of %d over %s, longest %s", p.SlowSweep, r.CycleCount, slowStop, round(p.SweepTermination.v)))
 	}
 
 	marking := r.CPU.Dedicated + r.CPU.Fractional + r.CPU.Assist
@@ -74,17 +74,17 @@ func (r *Report) findings() []Finding {
 		}
 	}
 
-	if p := &r.Peak; p.CyclesPerSecond >= stormRate {
-		add("gc-storm", p.CyclesPerSecond >= 4*stormRate,
+	if p := &r.Peak; p.CyclesPerSecond.v >= stormRate {
+		add("gc-storm", p.CyclesPerSecond.v >= 4*stormRate,
 			"The heap goal is too close to the live heap for this allocation rate: raise GOGC (for a small heap a lot, with a GOMEMLIMIT above it), or raise a GOMEMLIMIT that the live heap has reached. If the cycles are forced, remove the calls.",
-			fmt.Sprintf("GC ran at %.0f cycles a second.", p.CyclesPerSecond),
+			fmt.Sprintf("GC ran at %.0f cycles a second.", p.CyclesPerSecond.v),
 			fmt.Sprintf("fastest %d cycles in a row; %d cycles in %s overall", stormCycles, r.CycleCount, round(r.Span)))
 	}
 
 	if p := &r.Peak; p.Overshoots > 0 {
-		add("gc-overshoot", p.Overshoot >= 2,
+		add("gc-overshoot", p.Overshoot.v >= 2,
 			"Bytes above the goal are bytes that no limit planned for. One allocation larger than the headroom passes any goal: split or pool it. If it is a burst, lower GOGC or admit fewer requests at once.",
-			fmt.Sprintf("The heap reached %.2f times its goal.", p.Overshoot),
+			fmt.Sprintf("The heap reached %.2f times its goal.", p.Overshoot.v),
 			fmt.Sprintf("%d of %d cycles over by more than 20 %% and 16 MiB; worst is cycle %d", p.Overshoots, r.CycleCount, p.OvershootCycle))
 	}
 
@@ -117,7 +117,7 @@ func (r *Report) verdict() string {
 	if share, ok := r.CPU.Share(); ok {
 		sum += fmt.Sprintf(", %.1f %% of the CPU spent marking", 100*share)
 	}
-	if longest := max(r.Peak.MarkTermination, r.Peak.SweepTermination); longest > 0 {
+	if longest := max(r.Peak.MarkTermination.v, r.Peak.SweepTermination.v); longest > 0 {
 		sum += fmt.Sprintf(", longest GC stop %s", round(longest))
 	}
 	sum += "."

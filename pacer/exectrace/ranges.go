@@ -143,9 +143,9 @@ func (s *story) closeCycle(cut bool) {
 	s.cycling = false
 	c.SweepCut = cut
 	p := &s.rep.Peak
-	p.Mark = max(p.Mark, c.Mark.v)
-	p.SweepTermination = max(p.SweepTermination, c.SweepTermination.v)
-	p.MarkTermination = max(p.MarkTermination, c.MarkStop.v)
+	p.Mark.raise(c.Mark)
+	p.SweepTermination.raise(c.SweepTermination)
+	p.MarkTermination.raise(c.MarkStop)
 	if c.MarkStop.v > slowStop {
 		p.SlowMark++
 	}
@@ -156,8 +156,8 @@ func (s *story) closeCycle(cut bool) {
 		p.SweepsCut++
 	}
 	if over, ok := c.Overshoot(); ok {
-		if over > p.Overshoot {
-			p.Overshoot, p.OvershootCycle = over, c.N
+		if !p.Overshoot.ok || over > p.Overshoot.v {
+			p.Overshoot, p.OvershootCycle = Some(over), c.N
 		}
 		if over > overshootOver && c.HeapEnd.v > c.Goal.v+overshootMin {
 			p.Overshoots++
@@ -174,7 +174,7 @@ func (s *story) closeCycle(cut bool) {
 func (s *story) rate() {
 	if len(s.starts) == stormCycles {
 		if d := s.now - s.starts[0]; d > 0 {
-			s.rep.Peak.CyclesPerSecond = max(s.rep.Peak.CyclesPerSecond, stormCycles/d.Seconds())
+			s.rep.Peak.CyclesPerSecond.raise(Some(stormCycles / d.Seconds()))
 		}
 		s.starts = append(s.starts[:0], s.starts[1:]...)
 	}

@@ -10,16 +10,23 @@ import (
 
 // Opt is a number that a trace may not tell. The zero Opt is unknown, and
 // unknown is null in JSON, never zero.
-type Opt[T ~int64 | ~uint64] struct {
+type Opt[T ~int64 | ~uint64 | ~float64] struct {
 	v  T
 	ok bool
 }
 
 // Some returns a known value.
-func Some[T ~int64 | ~uint64](v T) Opt[T] { return Opt[T]{v, true} }
+func Some[T ~int64 | ~uint64 | ~float64](v T) Opt[T] { return Opt[T]{v, true} }
 
 // Value returns the number and whether it is known.
 func (o Opt[T]) Value() (v T, ok bool) { return o.v, o.ok }
+
+// raise makes o at least v, if v is known.
+func (o *Opt[T]) raise(v Opt[T]) {
+	if v.ok && (!o.ok || v.v > o.v) {
+		*o = v
+	}
+}
 
 // MarshalJSON writes the number, or null when it is unknown.
 func (o Opt[T]) MarshalJSON() ([]byte, error) {
@@ -41,9 +48,11 @@ const (
 	MarkAssist              // the same, with at least one goroutine in a mark assist
 	Sweep                   // from GCEnd until the background sweeper parks, or any P sweeping
 	Scavenge                // the background scavenger runs
-	NumPhases  int   = iota // how many there are, for arrays by phase
-	numPhases        = Phase(NumPhases)
+	numPhases
 )
+
+// NumPhases is how many phases there are, for arrays by phase.
+const NumPhases = int(numPhases)
 
 var phaseNames = [NumPhases]string{"idle", "mark", "mark with assists", "sweep", "scavenge"}
 
@@ -208,16 +217,16 @@ func (c *Cycle) Whole() bool { return c.Mark.ok && c.MarkTermination.ok && c.Swe
 
 // Peak is the worst of all cycles, listed or not.
 type Peak struct {
-	Mark             time.Duration `json:"mark_ns"`
-	SweepTermination time.Duration `json:"sweep_termination_ns"`
-	MarkTermination  time.Duration `json:"mark_termination_ns"` // the whole stop
-	Overshoot        float64       `json:"overshoot"`           // 0 when no cycle had a goal
-	OvershootCycle   int           `json:"overshoot_cycle"`
-	CyclesPerSecond  float64       `json:"cycles_per_second"` // over the fastest 25 cycles in a row; 0 with fewer
-	SlowMark         uint64        `json:"slow_mark"`         // mark terminations over 500 µs
-	SlowSweep        uint64        `json:"slow_sweep"`        // sweep terminations over 500 µs
-	Overshoots       uint64        `json:"overshoots"`        // cycles over their goal by more than 20 % and 16 MiB
-	SweepsCut        uint64        `json:"sweeps_cut"`
+	Mark             Opt[time.Duration] `json:"mark_ns"`
+	SweepTermination Opt[time.Duration] `json:"sweep_termination_ns"`
+	MarkTermination  Opt[time.Duration] `json:"mark_termination_ns"` // the whole stop
+	Overshoot        Opt[float64]       `json:"overshoot"`           // unknown when no cycle had a goal
+	OvershootCycle   int                `json:"overshoot_cycle"`     // its number
+	CyclesPerSecond  Opt[float64]       `json:"cycles_per_second"`   // over the fastest 25 cycles in a row; unknown with fewer
+	SlowMark         uint64             `json:"slow_mark"`           // mark terminations over 500 µs
+	SlowSweep        uint64             `json:"slow_sweep"`          // sweep terminations over 500 µs
+	Overshoots       uint64             `json:"overshoots"`          // cycles over their goal by more than 20 % and 16 MiB
+	SweepsCut        uint64             `json:"sweeps_cut"`
 }
 
 // Pause is one stop-the-world.
@@ -251,20 +260,21 @@ type Workers struct {
 // CPU is where the time of the Ps went.
 type CPU struct {
 	Workers
-	Available time.Duration `json:"available_ns"` // GOMAXPROCS over time, since it was first reported
-	Stopped   time.Duration `json:"stopped_ns"`   // wall time with the world stopped for GC
-	Sweeper   time.Duration `json:"sweeper_ns"`   // background sweeper
-	Sweeping  time.Duration `json:"sweeping_ns"`  // goroutines made to sweep before they could allocate
-	Scavenger time.Duration `json:"scavenger_ns"` // background scavenger; scavenging by others leaves no event
+	Available Opt[time.Duration] `json:"available_ns"` // GOMAXPROCS over time, since it was first reported
+	Stopped   time.Duration      `json:"stopped_ns"`   // wall time with the world stopped for GC
+	Sweeper   time.Duration      `json:"sweeper_ns"`   // background sweeper
+	Sweeping  time.Duration      `json:"sweeping_ns"`  // goroutines made to sweep before they could allocate
+	Scavenger time.Duration      `json:"scavenger_ns"` // background scavenger; scavenging by others leaves no event
 }
 
 // Share is the marking that was paid for over what was available: idle
 // workers are free, and so are not in it.
 func (c *CPU) Share() (share float64, ok bool) {
-	if c.Available <= 0 {
+	available, ok := c.Available.Value()
+	if !ok || available <= 0 {
 		return 0, false
 	}
-	return float64(c.Dedicated+c.Fractional+c.Assist) / float64(c.Available), true
+	return float64(c.Dedicated+c.Fractional+c.Assist) / float64(available), true
 }
 
 // Assists is who paid for marking with their own time.

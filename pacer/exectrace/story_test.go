@@ -124,7 +124,7 @@ func TestWhoPays(t *testing.T) {
 	r := s.report()
 	check(t, r)
 	assert.Equal(t, Workers{Dedicated: 10, Fractional: 20, Idle: 100, Assist: 150}, r.CPU.Workers)
-	assert.Equal(t, time.Duration(4400), r.CPU.Available)
+	assert.Equal(t, Some[time.Duration](4400), r.CPU.Available)
 	assert.Equal(t, r.CPU.Workers, r.Cycles[0].Workers)
 	require.Len(t, r.Assists.Goroutines, 1)
 	assert.Equal(t, int64(5), r.Assists.Goroutines[0].Goroutine)
@@ -157,17 +157,17 @@ func TestFindings(t *testing.T) {
 		want map[string]Severity
 	}{
 		{"nothing", Report{}, nil},
-		{"short stops", Report{Peak: Peak{MarkTermination: slowStop}}, nil},
-		{"mark termination", Report{Peak: Peak{MarkTermination: ms, SlowMark: 1}}, map[string]Severity{"gc-pause": Warning}},
-		{"long sweep termination", Report{Peak: Peak{SweepTermination: 20 * ms, SlowSweep: 1}}, map[string]Severity{"gc-pause": Critical}},
+		{"short stops", Report{Peak: Peak{MarkTermination: Some(slowStop)}}, nil},
+		{"mark termination", Report{Peak: Peak{MarkTermination: Some(ms), SlowMark: 1}}, map[string]Severity{"gc-pause": Warning}},
+		{"long sweep termination", Report{Peak: Peak{SweepTermination: Some(20 * ms), SlowSweep: 1}}, map[string]Severity{"gc-pause": Critical}},
 		{"a few assists", Report{CPU: CPU{Workers: Workers{Dedicated: 80 * ms, Assist: 20 * ms}}, Assists: Assists{Wall: ms * 30}}, nil},
 		{"many assists", Report{CPU: CPU{Workers: Workers{Dedicated: 60 * ms, Assist: 40 * ms}}, Assists: Assists{Wall: ms * 60}}, map[string]Severity{"gc-assist": Warning}},
 		{"mostly assists", Report{CPU: CPU{Workers: Workers{Dedicated: 20 * ms, Assist: 40 * ms, Idle: 90 * ms}}, Assists: Assists{Wall: ms * 60}}, map[string]Severity{"gc-assist": Critical}},
-		{"brisk", Report{Peak: Peak{CyclesPerSecond: 49}}, nil},
-		{"storm", Report{Peak: Peak{CyclesPerSecond: 50}}, map[string]Severity{"gc-storm": Warning}},
-		{"great storm", Report{Peak: Peak{CyclesPerSecond: 500}}, map[string]Severity{"gc-storm": Critical}},
-		{"overshoot of a small heap", Report{Peak: Peak{Overshoot: 5}}, nil},
-		{"overshoot", Report{Peak: Peak{Overshoot: 1.5, Overshoots: 1}}, map[string]Severity{"gc-overshoot": Warning}},
+		{"brisk", Report{Peak: Peak{CyclesPerSecond: Some(49.0)}}, nil},
+		{"storm", Report{Peak: Peak{CyclesPerSecond: Some(50.0)}}, map[string]Severity{"gc-storm": Warning}},
+		{"great storm", Report{Peak: Peak{CyclesPerSecond: Some(500.0)}}, map[string]Severity{"gc-storm": Critical}},
+		{"overshoot of a small heap", Report{Peak: Peak{Overshoot: Some(float64(5))}}, nil},
+		{"overshoot", Report{Peak: Peak{Overshoot: Some(float64(1.5)), Overshoots: 1}}, map[string]Severity{"gc-overshoot": Warning}},
 		{"a sweep cut", Report{CycleCount: 2, Peak: Peak{SweepsCut: 1}}, nil},
 		{"sweeps cut", Report{CycleCount: 4, Peak: Peak{SweepsCut: 2}}, map[string]Severity{"sweep-lag": Warning}},
 		{"busy scavenger", Report{CPU: CPU{Scavenger: time.Second}, ScavengerWait: scavengeWait}, nil},
@@ -202,8 +202,8 @@ func TestRate(t *testing.T) {
 		s.now += step
 		s.rate()
 		if i == 24 {
-			assert.Zero(t, s.rep.Peak.CyclesPerSecond)
+			assert.Equal(t, Opt[float64]{}, s.rep.Peak.CyclesPerSecond)
 		}
 	}
-	assert.InDelta(t, 100, s.rep.Peak.CyclesPerSecond, 0.01)
+	assert.InDelta(t, 100, s.rep.Peak.CyclesPerSecond.v, 0.01)
 }

@@ -52,6 +52,7 @@ func HTML(w io.Writer, r *exectrace.Report, title string) error {
 		v.PhaseRows = append(v.PhaseRows, phaseRow{exectrace.Phase(p).String(), p, d})
 	}
 	c := &r.CPU
+	v.Available, _ = c.Available.Value()
 	v.CPURows = []cpuRow{
 		{"Dedicated workers", 1, c.Dedicated, ""},
 		{"Fractional workers", 1, c.Fractional, ""},
@@ -73,6 +74,7 @@ type view struct {
 	Data       *data
 	Rows       []exectrace.Cycle
 	PhaseRows  []phaseRow
+	Available  time.Duration // CPU time; 0 if unknown, and then not shown
 	CPURows    []cpuRow
 	Stacks     []exectrace.Payer
 	Goroutines []exectrace.Payer

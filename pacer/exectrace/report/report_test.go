@@ -153,7 +153,7 @@ func hostileReport() *exectrace.Report {
 		Pauses:  []exectrace.Pause{{Start: 5, Length: math.MaxInt64, Reason: hostile}},
 		Reasons: []exectrace.Reason{{Name: hostile, Count: 1, Total: math.MaxInt64, Max: math.MaxInt64, Cut: 1}},
 		Assists: exectrace.Assists{Count: 1, Wall: 1, Goroutines: []exectrace.Payer{payer}, Stacks: []exectrace.Payer{payer}},
-		CPU:     exectrace.CPU{Workers: exectrace.Workers{Dedicated: math.MaxInt64}, Available: 1},
+		CPU:     exectrace.CPU{Workers: exectrace.Workers{Dedicated: math.MaxInt64}, Available: exectrace.Some(time.Duration(1))},
 		Unknown: map[string]uint64{hostile: math.MaxUint64},
 		Findings: []exectrace.Finding{{
 			ID: "gc-assist", Severity: exectrace.Critical, Summary: hostile, Evidence: []string{hostile}, Remedy: "none",

@@ -73,11 +73,17 @@ func (t *text) title(s string, args ...any) {
 
 // wrap breaks prose into lines, each indented as far as the first.
 func (t *text) wrap(first, s string) {
+	for _, line := range t.lines(first, s) {
+		fmt.Fprintln(t, line)
+	}
+}
+
+func (t *text) lines(first, s string) (lines []string) {
 	line, indent := first, strings.Repeat(" ", len([]rune(first)))
 	for _, word := range strings.Fields(s) {
 		if line != first && line != indent {
 			if len([]rune(line))+1+len([]rune(word)) > t.width {
-				fmt.Fprintln(t, line)
+				lines = append(lines, line)
 				line = indent
 			} else {
 				line += " "
@@ -85,20 +91,14 @@ func (t *text) wrap(first, s string) {
 		}
 		line += word
 	}
-	fmt.Fprintln(t, line)
+	return append(lines, line)
 }
 
 func (t *text) head() {
 	r := t.r
 	hue := map[string]string{"good": green, "warning": yellow, "critical": red}[grave(r)]
-	var b strings.Builder
-	old := t.Writer
-	t.Writer = bufio.NewWriter(&b)
-	t.wrap("", clean(r.Verdict, 1000))
-	t.Flush()
-	t.Writer = old
-	for line := range strings.Lines(b.String()) {
-		fmt.Fprintln(t, t.paint(bold+";"+hue, strings.TrimRight(line, "\n")))
+	for _, line := range t.lines("", clean(r.Verdict, 1000)) {
+		fmt.Fprintln(t, t.paint(bold+";"+hue, line))
 	}
 	procs := "?"
 	if n, ok := r.Procs.Value(); ok {
@@ -179,10 +179,11 @@ func (t *text) pauses() {
 
 func (t *text) cpu() {
 	c := &t.r.CPU
-	if c.Available <= 0 {
+	available, ok := c.Available.Value()
+	if !ok || available <= 0 {
 		return
 	}
-	t.title("GC on the CPUs, of %s available", dur(c.Available))
+	t.title("GC on the CPUs, of %s available", dur(available))
 	for _, row := range []struct {
 		name, hue, note string
 		d               time.Duration
@@ -196,7 +197,7 @@ func (t *text) cpu() {
 		{"background scavenger", scavHue, "", c.Scavenger},
 	} {
 		const full = 18
-		n := int(float64(row.d)/float64(c.Available)*full + 0.5)
+		n := int(float64(row.d)/float64(available)*full + 0.5)
 		bar := strings.Repeat("█", min(max(n, 0), full))
 		if n == 0 && row.d > 0 {
 			bar = "▏"
@@ -209,7 +210,7 @@ func (t *text) cpu() {
 		if t.width < 96 {
 			note = ""
 		}
-		line := fmt.Sprintf("  %-21s %8s %8s  %s%s %s", row.name, dur(row.d), percent(row.d, c.Available), t.paint(row.hue, bar), pad, t.paint(dim, note))
+		line := fmt.Sprintf("  %-21s %8s %8s  %s%s %s", row.name, dur(row.d), percent(row.d, available), t.paint(row.hue, bar), pad, t.paint(dim, note))
 		fmt.Fprintln(t, strings.TrimRight(line, " "))
 	}
 }
