@@ -3,7 +3,6 @@
 package smaps
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -72,21 +71,40 @@ func bareRead(b *testing.B, name string, buf []byte) {
 	}
 }
 
-// BenchmarkSelf compares Read, which is reading, parsing and classifying, of this process with
-// reading the same file only. The process has more than 300 mappings; the less of them is resident, the less
-// the kernel has to do and the more the parser weighs.
+// BenchmarkSelf compares Read, which is reading, parsing and classifying, of this process with reading
+// the same file only: with a buffer that is big enough, as everybody does it, and in the pieces that Read asks for,
+// which spares the kernel some work. The less is resident, the less the kernel has to do and the more
+// the parser weighs.
 func BenchmarkSelf(b *testing.B) {
-	for _, heap := range []int{0, 256} {
-		b.Run(fmt.Sprintf("heap=%dMiB", heap), func(b *testing.B) {
-			hold(b, heap<<20)
-			pid, buf := os.Getpid(), make([]byte, bufSize)
+	for _, process := range []struct {
+		name           string
+		heap, mappings int // besides the 50 that a test has
+	}{
+		{"small", 0, 0},
+		{"mappings=300", 0, 300},
+		{"mappings=300,heap=256MiB", 256 << 20, 300},
+	} {
+		b.Run(process.name, func(b *testing.B) {
+			hold(b, process.heap, process.mappings)
+			pid := os.Getpid()
 			name := filepath.Join("/proc", strconv.Itoa(pid), "smaps")
-			versus(b, "read+parse+classify", "read", func() {
-				p, err := Read("/proc", pid, Hints{Go: true})
-				if err != nil || len(p.Mappings) < 300 {
-					b.Fatal(err, len(p.Mappings))
-				}
-			}, func() { bareRead(b, name, buf) })
+			for _, base := range []struct {
+				name string
+				size int
+			}{
+				{"read", bufSize},
+				{"read-in-pieces", pieceSize},
+			} {
+				b.Run(base.name, func(b *testing.B) {
+					buf := make([]byte, base.size)
+					versus(b, "read+parse+classify", base.name, func() {
+						p, err := Read("/proc", pid, Hints{Go: true})
+						if err != nil || len(p.Mappings) < process.mappings {
+							b.Fatal(err, len(p.Mappings))
+						}
+					}, func() { bareRead(b, name, buf) })
+				})
+			}
 		})
 	}
 }
@@ -125,14 +143,14 @@ func BenchmarkProcfs(b *testing.B) {
 	})
 }
 
-// hold keeps a heap and 300 other pieces of memory, which do not merge, until the benchmark ends.
-func hold(b *testing.B, size int) {
+// hold keeps a heap and other pieces of memory, which do not merge, until the benchmark ends.
+func hold(b *testing.B, size, others int) {
 	heap := make([]byte, size)
 	for i := 0; i < len(heap); i += 4096 {
 		heap[i] = 1
 	}
 	b.Cleanup(func() { runtime.KeepAlive(heap) })
-	for i := range 300 {
+	for i := range others {
 		prot := syscall.PROT_READ
 		if i%2 == 0 {
 			prot |= syscall.PROT_WRITE

@@ -211,40 +211,42 @@ func isName(b []byte) bool {
 // one for every mapping of a file, so the first mapping, read line by line, teaches it
 // for the others.
 type layout struct {
-	n     int    // lines
-	stop  bool   // learn no further lines
-	known uint32 // the fields of the lines
-	line  [numFields]struct {
-		name   [2]uint64 // the first 16 bytes of the line, little-endian
-		number uint64    // the 8 bytes behind them when last seen, little-endian
-		bytes  uint64    // their value
-		field  Field
-	}
+	n      int                       // lines
+	stop   bool                      // learn no further lines
+	field  [numFields]Field          // of each line
+	text   [numFields * lineLen]byte // the lines as last seen
+	same   int                       // from text[same:] on, the last two mappings had the same
+	fields Fields                    // their values
 }
 
-const lineLen = 28
+const (
+	lineLen = 28
+	number  = 16 // index of the 8 bytes of the number, behind the name
+)
 
-func (l *layout) reset() { l.n, l.stop, l.known = 0, false, 0 }
+func (l *layout) reset() { l.n, l.stop, l.same, l.fields.known = 0, false, 0, 0 }
 
 // learn adds line b, without its newline, which set field k to n bytes; known is what is set by now. A
 // line that is not padded as the kernel does it ends the layout.
 func (l *layout) learn(b []byte, k Field, n uint64, known uint32) {
-	if l.stop || len(b) != lineLen-1 || known != l.known|1<<k || string(b[24:]) != " kB" ||
+	if l.stop || len(b) != lineLen-1 || known != l.fields.known|1<<k || string(b[24:]) != " kB" ||
 		len(bytes.TrimRight(b[:16], " ")) != len(k.String())+1 {
 		l.stop = true
 		return
 	}
-	e := &l.line[l.n]
-	e.name = [2]uint64{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])}
-	e.number, e.bytes, e.field = binary.LittleEndian.Uint64(b[16:]), n, k
-	l.n, l.known = l.n+1, known
+	line := l.text[l.n*lineLen:]
+	copy(line, b)
+	line[lineLen-1] = '\n'
+	l.field[l.n] = k
+	l.fields.set(k, n)
+	l.n++
 }
 
 // fastFields reads the lines of the learnt layout, and the THPeligible behind them. It is all or
 // nothing: at any difference it returns false and has consumed nothing.
 //
-// The name and the unit of a line are compared as words. Its number mostly is that of the same line of the
-// mapping before (a page size, or 0), so it is converted only if it differs from that.
+// Most lines are those of the mapping before: the same page size, or 0. The last ones are compared with
+// those all at once, as long as that goes well, the others as words, and a number is converted if it differs.
 func (r *Reader) fastFields(m *Mapping) bool {
 	l := &r.lay
 	need := l.n * lineLen
@@ -256,25 +258,32 @@ func (r *Reader) fastFields(m *Mapping) bool {
 			return false
 		}
 	}
-	const unit = uint32(' ') | uint32('k')<<8 | uint32('B')<<16 | uint32('\n')<<24
-	b := r.buf[r.pos:r.end]
-	lines := l.line[:l.n]
-	for i := range lines {
-		e, s := &lines[i], (*[lineLen]byte)(b[i*lineLen:])
-		if (binary.LittleEndian.Uint64(s[:])^e.name[0])|(binary.LittleEndian.Uint64(s[8:])^e.name[1])|
-			uint64(binary.LittleEndian.Uint32(s[24:])^unit) != 0 {
+	b, text := r.buf[r.pos:r.end], l.text[:need]
+	todo := l.same // in front of it lines are judged singly
+	if string(b[todo:need]) != string(text[todo:]) {
+		todo = need
+	}
+	same := 0
+	for i := 0; i < todo; i += lineLen {
+		s, t := (*[lineLen]byte)(b[i:]), (*[lineLen]byte)(text[i:])
+		if (load(s, 0)^load(t, 0))|(load(s, 8)^load(t, 8))|(load(s, 20)^load(t, 20))>>32 != 0 {
 			return false
 		}
-		if w := binary.LittleEndian.Uint64(s[16:]); w != e.number {
-			kb, ok := decimal8(w)
-			if !ok {
-				return false
-			}
-			e.number, e.bytes = w, kb<<10
+		w := load(s, number)
+		if w == load(t, number) {
+			continue
 		}
-		m.n[e.field] = e.bytes
+		kb, ok := decimal8(w)
+		if !ok {
+			return false
+		}
+		k := l.field[i/lineLen]
+		binary.LittleEndian.PutUint64(t[number:], w)
+		l.fields.n[k] = kb << 10
+		same = i + lineLen
 	}
-	m.known = l.known
+	l.same = same
+	m.Fields = l.fields
 	r.pos += need
 	r.lines += l.n
 
@@ -289,6 +298,8 @@ func (r *Reader) fastFields(m *Mapping) bool {
 	return true
 }
 
+func load(line *[lineLen]byte, i int) uint64 { return binary.LittleEndian.Uint64(line[i:]) }
+
 // decimal8 reads a decimal number of 8 characters, padded with blanks on the left. Loaded
 // little-endian, its last digit is the top byte; all 8 are judged and converted at once, in one register.
 func decimal8(w uint64) (n uint64, ok bool) {
@@ -296,13 +307,12 @@ func decimal8(w uint64) (n uint64, ok bool) {
 		ones  = 0x0101010101010101
 		pairs = 0x000000ff000000ff
 	)
-	t := w ^ ones*' '                      // a blank is 0x00 now, a digit 0x10-0x19
-	digit := t & (ones * 0x10)             // 0x10 where there is a digit
-	low := digit - digit>>4                // 0x0f there
-	bad := t &^ (digit | low)              // neither blank nor digit
-	bad |= (t + ones*0x06) & (ones * 0x20) // above 9: 0x1a-0x1f carry
-	bad |= (digit << 8) &^ digit           // a blank behind a digit
-	bad |= ^digit & (0x10 << 56)           // no digit at all
+	t := w ^ ones*' '          // a blank is 0x00 now, a digit 0x10-0x19
+	digit := t & (ones * 0x10) // 0x10 where there is a digit
+	low := digit - digit>>4    // 0x0f there
+	bad := t&^(digit|low) |    // neither blank nor digit
+		(t+ones*0x06)&(ones*0x20) | // above 9: 0x1a-0x1f carry
+		(digit<<8|0x10<<56)&^digit // a blank behind a digit, or at the end
 	t &= low
 	t = t*10 + t>>8 // pairs of digits, then fours, then all
 	n = ((t&pairs)*(100+1000000<<32) + (t>>16&pairs)*(1+10000<<32)) >> 32

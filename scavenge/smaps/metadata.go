@@ -34,57 +34,49 @@ func markGoMetadata(ms []Mapping, h *Hints) {
 			ms[i].Kind = GoMetadata
 		}
 	}
-	type candidate struct {
-		i    int
-		near bool // close to a reservation, perhaps through others
-	}
-	var cs []candidate
-	// A group is mappings that follow one another closely; prev is the last of it and from where its
-	// candidates begin in cs.
-	prev, from, near := -1, 0, false
-	for i := range ms {
-		m := &ms[i]
-		if m.Kind != GoMetadata && !(m.plain() && !m.reserved() && !m.VmFlags.Has("nr")) {
-			continue
-		}
-		if prev < 0 || prev != i-1 || !closeTo(&ms[prev], m) {
-			from, near = len(cs), false
-		}
-		prev = i
-		if m.Kind == Unknown {
-			cs = append(cs, candidate{i, near})
-		} else if !near {
-			near = true
-			for k := range cs[from:] {
-				cs[from+k].near = true
+	// Candidates that share a group with a reservation are near, others are far. A group is mappings
+	// that follow one another closely.
+	var near, far []int
+	for i := 0; i < len(ms); i++ {
+		to := &far
+		j := i
+		for ; j < len(ms) && mayBeMetadata(&ms[j]) && (j == i || closeTo(&ms[j-1], &ms[j])); j++ {
+			if ms[j].Kind == GoMetadata {
+				to = &near
 			}
 		}
-	}
-	slices.SortFunc(cs, func(a, b candidate) int {
-		switch {
-		case a.near && b.near:
-			return b.i - a.i // the kernel maps downwards: the oldest are the runtime's
-		case a.near != b.near:
-			if a.near {
-				return -1
+		for k := i; k < j; k++ {
+			if ms[k].Kind == Unknown {
+				*to = append(*to, k)
 			}
-			return 1
 		}
-		return cmp.Compare(ms[a.i].Len(), ms[b.i].Len())
-	})
+		i = max(i, j-1)
+	}
 	most, usual := metadataBudget(ms, h)
-	for _, c := range cs {
-		n := ms[c.i].Len()
-		index := n < 2*heapIndex && heapIndexAt(ms, c.i)
+	take := func(i int, limit uint64) {
+		n := ms[i].Len()
+		index := n < 2*heapIndex && heapIndexAt(ms, i)
 		if index { // the most of it, whatever was merged with it
 			n = heapIndex
 		}
-		if index || n <= most && (c.near || n <= usual) {
-			ms[c.i].Kind = GoMetadata
+		if index || n <= limit {
+			ms[i].Kind = GoMetadata
 			most -= min(most, n)
 			usual -= min(usual, n)
 		}
 	}
+	for _, i := range slices.Backward(near) { // the kernel maps downwards: the oldest are the runtime's
+		take(i, most)
+	}
+	slices.SortFunc(far, func(a, b int) int { return cmp.Compare(ms[a].Len(), ms[b].Len()) })
+	for _, i := range far {
+		take(i, min(most, usual))
+	}
+}
+
+// mayBeMetadata reports whether m is the runtime's, or nobody's and like its tables.
+func mayBeMetadata(m *Mapping) bool {
+	return m.Kind == GoMetadata || m.plain() && !m.reserved() && !m.VmFlags.Has("nr")
 }
 
 // metadataBudget returns how much the runtime can have mapped, in bytes of address space: the most, which

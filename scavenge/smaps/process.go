@@ -218,8 +218,25 @@ func read(dir, name string, parse func(io.Reader) (empty bool, err error)) error
 		return diagnose(dir, name, false, fmt.Errorf("smaps: %w", err))
 	}
 	defer f.Close()
-	empty, err := parse(f)
+	empty, err := parse(pieces{f})
 	return diagnose(dir, name, empty, err)
+}
+
+// pieceSize is less than the kernel has room for. It collects mappings, 700 bytes and the path each, in one
+// page until the read is satisfied or one does not fit, which it throws away and makes anew for the next read
+// (seq_read_iter in fs/seq_file.c): whoever asks for more has every sixth mapping walked twice.
+const pieceSize = 3 << 10
+
+// pieces fills a buffer by pieceSize: kernel and parser evict each other's caches, so take turns rarely.
+type pieces struct{ io.Reader }
+
+func (p pieces) Read(b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		m, err = p.Reader.Read(b[n:min(n+pieceSize, len(b))])
+		n += m
+	}
+	return n, err
 }
 
 // diagnose says what became of reading the file name in dir.

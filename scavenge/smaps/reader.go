@@ -127,7 +127,7 @@ func (r *Reader) Scan() bool {
 		}
 	}
 	switch {
-	case fast && m.known != r.lay.known: // there are more: learn anew
+	case fast && m.known != r.lay.fields.known: // there are more: learn anew
 		r.lay.reset()
 	case r.seen.n > 0:
 		r.lay = r.seen

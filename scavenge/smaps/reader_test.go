@@ -310,6 +310,23 @@ func TestFastFieldsJudgeEveryByte(t *testing.T) {
 	}
 }
 
+// Wherever numbers change, and change back, from one mapping to the next, and a line is bad.
+func TestFastFieldsFollowNumbers(t *testing.T) {
+	t.Parallel()
+	whole := kernels[2].text
+	lines := strings.SplitAfter(whole, "\n")[1 : 1+strings.Count(whole, " kB\n")]
+	with := func(line, number string) string { return strings.Replace(whole, line, line[:16]+number+" kB\n", 1) }
+	r, slow := NewReader(nil), NewReader(nil)
+	slow.slow = true
+	for _, first := range lines {
+		for _, second := range lines {
+			text := whole + with(first, "      77") + with(second, "12345678") + whole + with(first, "       1") +
+				with(second, "     1 1") + with(first, "       2") + whole
+			require.Equal(t, snapshot(slow, strings.NewReader(text)), snapshot(r, strings.NewReader(text)), "%q, %q", first, second)
+		}
+	}
+}
+
 // A mapping that was cut short teaches a layout without its last lines; those that follow have them.
 func TestLayoutGrows(t *testing.T) {
 	t.Parallel()
