@@ -99,7 +99,7 @@ func child(t *testing.T, exe, job string, attr *os.ProcAttr, env ...string) (std
 	if attr == nil {
 		attr = new(os.ProcAttr)
 	}
-	attr.Env = append(env, jobEnv+"="+job)
+	attr.Env = append(env, jobEnv+"="+job, "GORACE=atexit_sleep_ms=0")
 	for len(attr.Files) < 3 {
 		attr.Files = append(attr.Files, nil)
 	}

@@ -28,8 +28,10 @@ const (
 	forecastCritical = 30 * time.Second
 	// A program that warms up, or a cache that fills for the first time, grows like
 	// a leak and then stops. So an alarm reaches no farther ahead than growth was
-	// seen (half of the way to the limit has been gone), and takes this long at least.
-	forecastSeen = 10 * time.Second
+	// seen (half of the way to the limit has been gone), and takes this long at least,
+	// unless there is no time left to be sure.
+	forecastSeen   = 10 * time.Second
+	forecastAtOnce = time.Second
 	// Growth slower than this in the whole window is noise: counters of the
 	// kernel and the runtime are batched.
 	forecastSlope = 32 << 10 // bytes a second
@@ -69,7 +71,7 @@ func (d *oomForecast) step(s *Sample) verdict {
 	d.left = max(time.Duration(left*float64(time.Second)), 1) // at the limit already is the shortest time, not none
 	v := verdict{state: found, severity: Info}
 	switch seen := s.Time.Sub(d.since).Seconds(); {
-	case seen < max(left, forecastSeen.Seconds()):
+	case seen < left || seen < forecastSeen.Seconds() && left > forecastAtOnce.Seconds():
 	case left <= forecastCritical.Seconds():
 		v.severity = Critical
 	case left <= forecastWarning.Seconds():

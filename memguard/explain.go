@@ -45,10 +45,10 @@ func ExplainProcess(ctx context.Context, pid int, look time.Duration) (*Report, 
 }
 
 const (
-	lookEvery = 200 * time.Millisecond
+	lookEvery = 100 * time.Millisecond // a trend's points come on time, and one may fail
 	// From outside, what is not Go's is known from smaps alone. It is read along
 	// with the looks as long as that takes a twentieth of the time at most.
-	surveyEvery = 600 * time.Millisecond
+	surveyEvery = 500 * time.Millisecond
 	surveyCost  = surveyEvery / 20
 )
 

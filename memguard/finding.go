@@ -195,7 +195,7 @@ var docs = []Doc{
 		ID:     "oom-forecast",
 		Means:  "Memory that cannot be dropped grows steadily and will reach the kernel's limit.",
 		Signal: "lower quartile of all pairwise slopes (Theil-Sen) over the last minute of what cannot be freed: usage without page cache, in the process less garbage and idle heap",
-		Raised: "info within ten minutes; warning within two and critical within thirty seconds, once growth was seen for as long as there is left",
+		Raised: "info within ten minutes; warning within two and critical within thirty seconds, once growth was seen for as long as there is left and for ten seconds (one second before the limit: at once)",
 		Remedy: "Take a heap and a goroutine profile now, twice, and compare them; the growing row of the ledger says which. Then restart in order, before the kernel does.",
 	},
 	{

@@ -5,6 +5,7 @@ package memguard
 import (
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/memguard/memguard-go/scavenge/smaps"
 )
@@ -51,6 +52,11 @@ func add(s *Sample, other uint64) {
 // withMaps gives the sample an address space: a heap of so much, of which lazy
 // is given back and huge is in huge pages, and 30 MiB of program.
 func withMaps(s *Sample, heap, lazy, huge uint64) {
+	key := [3]uint64{heap, lazy, huge}
+	if p, ok := parsed.Load(key); ok {
+		s.Process.Maps = p.(*smaps.Process)
+		return
+	}
 	var b strings.Builder
 	mapping := func(from uint64, perms, name string, rss, lazy, huge uint64) {
 		fmt.Fprintf(&b, "%x-%x %s 00000000 00:00 0 %s\nSize: %d kB\nRss: %d kB\nLazyFree: %d kB\nAnonHugePages: %d kB\n",
@@ -63,7 +69,10 @@ func withMaps(s *Sample, heap, lazy, huge uint64) {
 		panic(err)
 	}
 	s.Process.Maps = p
+	parsed.Store(key, p)
 }
+
+var parsed sync.Map // of withMaps, by its arguments
 
 // A pressure is one thing that is wrong with an else healthy service, more or
 // less: at 0 it is healthy, at 1 it is not. The function may keep what grows.

@@ -63,13 +63,3 @@ func (s stream) plus(other stream) stream {
 func (s stream) delay(by float64) stream {
 	return func(t float64) float64 { return s(max(t-by, 0)) }
 }
-
-// then is s up to a time, and from there on what comes after it, on top of what s had.
-func (s stream) then(from float64, after stream) stream {
-	return func(t float64) float64 {
-		if t < from {
-			return s(t)
-		}
-		return s(from) + after(t-from) - after(0)
-	}
-}

@@ -109,10 +109,13 @@ func (t *trend) surge() (first int) {
 		}
 		steepest = max(steepest, steep[i])
 	}
-	for first < t.n && steep[first] < 0.8*steepest {
+	if steepest == 0 {
+		return 0
+	}
+	for steep[first] < 0.8*steepest {
 		first++
 	}
-	return first % t.n
+	return first
 }
 
 // grown is by how much the figure has grown since the oldest point, and in how

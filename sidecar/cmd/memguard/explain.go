@@ -59,7 +59,7 @@ which page faults of the process wait.`,
 		},
 	}
 	pidFlag(c, &pid)
-	c.Flags().DurationVar(&look, "for", 3*time.Second, "how long to look: growth and forecasts take 3s or more; 0 is one look")
+	c.Flags().DurationVar(&look, "for", 3*time.Second, "how long to look: growth shows after 3s and can be a warning after 10s; 0 is one look")
 	p.jsonFlag(c)
 	p.watchFlags(c)
 	fail.flag(c)
