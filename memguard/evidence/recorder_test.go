@@ -7,10 +7,8 @@ import (
 	"os"
 	"runtime"
 	"runtime/trace"
-	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -67,60 +65,4 @@ func TestRecorderNeedsAPlace(t *testing.T) {
 	require.Error(t, err)
 	_, err = StartRecorder(RecorderConfig{Store: &Store{}})
 	require.Error(t, err)
-}
-
-// BenchmarkRecorder does the same work with the recorder on and off, in turns,
-// and prints the ratio of the medians: what it costs a program that allocates,
-// collects and switches goroutines all the time.
-func BenchmarkRecorder(b *testing.B) {
-	store := &Store{Dir: b.TempDir()}
-	var on, off []time.Duration
-	for b.Loop() {
-		off = append(off, work())
-		r, err := StartRecorder(RecorderConfig{Store: store})
-		require.NoError(b, err)
-		on = append(on, work())
-		r.Close()
-	}
-	b.ReportMetric(float64(median(on))/float64(median(off)), "on/off")
-
-	r, err := StartRecorder(RecorderConfig{Store: store})
-	require.NoError(b, err)
-	defer r.Close()
-	work()
-	begin := time.Now()
-	path, err := r.Save("bench")
-	require.NoError(b, err)
-	b.ReportMetric(float64(time.Since(begin).Microseconds()), "us/save")
-	st, err := os.Stat(path)
-	require.NoError(b, err)
-	b.ReportMetric(float64(st.Size()), "bytes/save")
-}
-
-func work() time.Duration {
-	begin := time.Now()
-	var group sync.WaitGroup
-	for range 4 {
-		group.Go(func() {
-			ping, pong := make(chan []byte), make(chan []byte)
-			go func() {
-				for b := range ping {
-					pong <- slices.Clone(b)
-				}
-				close(pong)
-			}()
-			for range 2000 {
-				ping <- make([]byte, 4096)
-				<-pong
-			}
-			close(ping)
-		})
-	}
-	group.Wait()
-	return time.Since(begin)
-}
-
-func median(d []time.Duration) time.Duration {
-	slices.Sort(d)
-	return d[len(d)/2]
 }
