@@ -26,6 +26,7 @@ const (
 	forecastInfo     = 10 * time.Minute
 	forecastWarning  = 2 * time.Minute
 	forecastCritical = 30 * time.Second
+	forecastRelief   = 0.75 // of the highest seen
 	// A program that warms up, or a cache that fills for the first time, grows like
 	// a leak and then stops. So an alarm reaches no farther ahead than growth was
 	// seen (half of the way to the limit has been gone), and takes this long at least,
@@ -36,6 +37,9 @@ const (
 	// kernel and the runtime are batched.
 	forecastSlope = 32 << 10 // bytes a second
 )
+
+// cannotBeFreed is the evidence that only the runtime's figures give.
+const cannotBeFreed = "cannot be freed"
 
 func (*oomForecast) id() ID { return "oom-forecast" }
 
@@ -57,7 +61,11 @@ func (d *oomForecast) step(s *Sample) verdict {
 	slope, over, ok := d.must.perSecond()
 	if !ok || slope < forecastSlope {
 		d.since = time.Time{}
-		return clearly()
+		v := clearly()
+		// What the alarm was about has gone: it must not stand until it is
+		// forgotten.
+		v.atOnce = float64(must) < forecastRelief*d.must.highest()
+		return v
 	}
 	if d.since.IsZero() {
 		d.since = s.Time.Add(-time.Duration(over * float64(time.Second)))
@@ -68,7 +76,6 @@ func (d *oomForecast) step(s *Sample) verdict {
 	if left > forecastInfo.Seconds() {
 		return clearly()
 	}
-	d.left = max(time.Duration(left*float64(time.Second)), 1) // at the limit already is the shortest time, not none
 	v := verdict{state: found, severity: Info}
 	switch seen := s.Time.Sub(d.since).Seconds(); {
 	case seen < left || seen < forecastSeen.Seconds() && left > forecastAtOnce.Seconds():
@@ -77,17 +84,32 @@ func (d *oomForecast) step(s *Sample) verdict {
 	case left <= forecastWarning.Seconds():
 		v.severity = Warning
 	}
+	if v.severity >= Warning {
+		d.left = max(time.Duration(left*float64(time.Second)), 1) // at the limit already is the shortest time, not none
+	}
 	v.add("time left", left, UnitSeconds)
 	v.add("grows by at least", slope, UnitBytesPerSecond)
-	v.add("cannot be freed", float64(must), UnitBytes)
+	if s.Runtime.Live.ok {
+		v.add(cannotBeFreed, float64(must), UnitBytes)
+	} else {
+		v.add("not page cache", float64(must), UnitBytes)
+	}
 	v.add("limit", float64(limit), UnitBytes)
 	return v
 }
 
 func (*oomForecast) say(v *verdict) string {
-	return fmt.Sprintf("Memory that cannot be freed grows by %s/s or more and reaches the limit of %s in about %s.",
-		mib(v.fact("grows by at least")), mib(v.fact("limit")),
-		time.Duration(v.fact("time left")*float64(time.Second)).Round(time.Second))
+	what := "Memory that cannot be freed grows"
+	if v.fact(cannotBeFreed) == 0 {
+		what = "Memory other than page cache grows (from outside, garbage counts)"
+	}
+	when := time.Duration(v.fact("time left") * float64(time.Second)).Round(time.Second)
+	if v.severity < Warning {
+		return fmt.Sprintf("%s by %s/s or more; it is too early to tell whether that lasts to the limit of %s, which would take %s.",
+			what, mib(v.fact("grows by at least")), mib(v.fact("limit")), when)
+	}
+	return fmt.Sprintf("%s by %s/s or more and can reach the limit of %s in %s.",
+		what, mib(v.fact("grows by at least")), mib(v.fact("limit")), when)
 }
 
 // toFill is how many seconds the program needs, at the rate at which it takes

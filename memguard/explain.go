@@ -13,9 +13,10 @@ type Report struct {
 	Time     time.Time      `json:"time"`
 	PID      int            `json:"pid"`
 	Exe      string         `json:"exe,omitempty"`
-	Go       string         `json:"go_version,omitempty"`  // release that built it; empty if it is not known to be a Go program
-	Verdict  string         `json:"verdict"`               // one sentence
-	Left     Value[float64] `json:"time_to_limit_seconds"` // unknown or null: it does not grow towards a limit
+	Go       string         `json:"go_version,omitempty"` // release that built it; empty if it is not known to be a Go program
+	Verdict  string         `json:"verdict"`              // one sentence
+	Left     Value[float64] `json:"time_to_limit_seconds"`
+	WhyLeft  string         `json:"time_to_limit_why,omitempty"` // why Left is unknown
 	Findings []Finding      `json:"findings"`
 	Ledger   *Ledger        `json:"ledger"`
 	Blind    []Blind        `json:"blind"` // what could not be seen, and why
@@ -91,15 +92,28 @@ func newReport(s *Sample, j *Judge, watched time.Duration) *Report {
 		Blind:    append(append([]Blind{}, s.Blind...), j.Blind()...),
 		Watched:  watched,
 	}
-	if left, ok := j.TimeLeft(); ok {
-		r.Left = Known(left.Seconds())
-	}
+	r.Left, r.WhyLeft = timeLeft(s, j)
 	r.Verdict = r.verdict(s)
 	return r
 }
 
-// verdict is the report in one sentence: the worst finding, else that memory
-// grows towards the limit, else that nothing is wrong and where most of it is.
+// timeLeft is the forecast, or why there is none.
+func timeLeft(s *Sample, j *Judge) (left Value[float64], why string) {
+	if d, ok := j.TimeLeft(); ok {
+		return Known(d.Seconds()), ""
+	}
+	limit, ok := s.Cgroup.Limit.Get()
+	switch _, used := s.Cgroup.undroppable().Get(); {
+	case !ok || !used:
+		return left, "the cgroup's limit or usage is unknown"
+	case limit == Unlimited:
+		return left, "there is no memory limit"
+	}
+	return left, "no growth towards the limit was seen that is long enough for an alarm"
+}
+
+// verdict is the report in one sentence: the worst finding, else that nothing is
+// wrong and where most of the memory is, or that it grows.
 func (r *Report) verdict(s *Sample) string {
 	if len(r.Findings) > 0 && r.Findings[0].Severity >= Warning {
 		f := r.Findings[0]
@@ -107,13 +121,6 @@ func (r *Report) verdict(s *Sample) string {
 			return fmt.Sprintf("%s (and %d more)", f.Summary, n)
 		}
 		return f.Summary
-	}
-	if _, grows := r.Left.Get(); grows {
-		for _, f := range r.Findings {
-			if f.ID == "oom-forecast" { // info: too early for an alarm, too late for "nothing wrong"
-				return f.Summary
-			}
-		}
 	}
 	rss, ok := r.Ledger.RSS.Get()
 	if !ok {
@@ -137,6 +144,11 @@ func (r *Report) verdict(s *Sample) string {
 	if big, ok := r.Ledger.largest(); ok {
 		n, _ := big.Bytes.Get()
 		v += fmt.Sprintf("; most of it is %s (%s)", big.Name, mib(float64(n)))
+	}
+	for _, f := range r.Findings {
+		if f.ID == "oom-forecast" { // info: too early for an alarm
+			return v + ". It grows: look for longer to see whether that lasts."
+		}
 	}
 	return v + "."
 }

@@ -180,3 +180,37 @@ func TestHealthyServiceIsLeftAlone(t *testing.T) {
 		})
 	}
 }
+
+// An alarm is withdrawn at once when what it was about has been freed.
+func TestForecastIsWithdrawnWithItsCause(t *testing.T) {
+	t.Parallel()
+	j := NewJudge()
+	at := time.Unix(1_700_000_000, 0)
+	look := func(usage uint64) (worst Severity) {
+		at = at.Add(500 * time.Millisecond)
+		s := Sample{Time: at}
+		s.Cgroup = Cgroup{Limit: Known[uint64](1000 * mebi), Usage: Known(usage), ActiveFile: Known[uint64](0), InactiveFile: Known[uint64](0)}
+		j.Step(&s)
+		for _, f := range j.Findings() {
+			worst = max(worst, f.Severity)
+		}
+		return worst
+	}
+	used := uint64(300 * mebi)
+	for range 50 {
+		used += 10 * mebi
+		look(used)
+	}
+	require.Equal(t, Critical, look(used))
+	_, forecast := j.TimeLeft()
+	assert.True(t, forecast)
+
+	for range 30 { // the window still holds the growth
+		if look(300*mebi) == 0 {
+			break
+		}
+	}
+	_, forecast = j.TimeLeft()
+	assert.False(t, forecast)
+	assert.Empty(t, j.Findings())
+}

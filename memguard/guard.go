@@ -16,7 +16,8 @@ import (
 // Config says what a [Guard] watches. The zero Config watches the calling
 // process and keeps what it finds for [Guard.Report].
 type Config struct {
-	// Source is what is watched; nil is the calling process. The guard closes it.
+	// Source is what is watched; nil is the calling process. It is the guard's from
+	// then on: nobody else may use it, and the guard closes it.
 	Source *Source
 
 	// Event, if set, is called for everything that changes, in order, from the
@@ -253,6 +254,9 @@ func (g *Guard) Report() (r *Report, err error) {
 	defer g.mu.Unlock()
 	if g.err != nil {
 		return nil, g.err
+	}
+	if err := g.source.refuses(err); err != nil {
+		return nil, err
 	}
 	if err := g.source.Read(&g.sample); err != nil {
 		return nil, err

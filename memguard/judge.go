@@ -29,6 +29,7 @@ type verdict struct {
 	facts    [5]Fact
 	n        int
 	why      string // of unseen
+	atOnce   bool   // of fine: an alarm is withdrawn without waiting
 }
 
 // add appends one figure of evidence.
@@ -113,7 +114,7 @@ func (w *watched) step(s *Sample) (changed bool) {
 		}
 	case !stands:
 		return false
-	case s.Time.Sub(w.seen) < clearAfter && !s.Time.Before(w.seen):
+	case !(v.atOnce && w.standing.severity >= Warning) && s.Time.Sub(w.seen) < clearAfter && !s.Time.Before(w.seen):
 		return false // gone or weaker, but not for long enough
 	default:
 		changed = true

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"time"
@@ -18,15 +19,13 @@ import (
 // Survey takes a sample with everything in it: the classified address space
 // and the processes of the cgroup. The kernel walks the process's page tables
 // for it, 15-30 ms per GiB of RSS under the lock that its page faults take
-// too: for a person who asks, not for a timer. The error is ErrGone, or that the
-// pid is a kernel thread, which has no memory of its own.
+// too: for a person who asks, not for a timer. The error is ErrGone; that the pid
+// is a kernel thread, which has no memory of its own; or that another process
+// may not be looked into (errors.Is fs.ErrPermission).
 func (s *Source) Survey(dst *Sample) error {
 	maps, err := s.maps()
-	switch {
-	case errors.Is(err, smaps.ErrKernelThread):
-		return fmt.Errorf("memguard: pid %d: %w", s.pid, err)
-	case errors.Is(err, smaps.ErrExited):
-		return fmt.Errorf("memguard: pid %d: %w", s.pid, ErrGone)
+	if err := s.refuses(err); err != nil {
+		return err
 	}
 	s.readAt = time.Time{} // all of the cgroup's files, at the same moment
 	if err := s.Read(dst); err != nil {
@@ -39,6 +38,18 @@ func (s *Source) Survey(dst *Sample) error {
 	s.members(dst)
 	if s.hasEnded() {
 		return fmt.Errorf("memguard: pid %d: %w", s.pid, ErrGone)
+	}
+	return nil
+}
+
+// refuses returns the error with which looking at the process ends, if err of its
+// smaps is one.
+func (s *Source) refuses(err error) error {
+	switch {
+	case errors.Is(err, smaps.ErrExited):
+		return fmt.Errorf("memguard: pid %d: %w", s.pid, ErrGone)
+	case errors.Is(err, smaps.ErrKernelThread), s.runtime == nil && errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("memguard: pid %d: %w", s.pid, err)
 	}
 	return nil
 }
@@ -222,6 +233,8 @@ func (s *Source) members(dst *Sample) {
 			dst.Cgroup.Members = append(dst.Cgroup.Members, Member{PID: pid, Why: err.Error()})
 		case anon != Bytes{}:
 			dst.Cgroup.Members = append(dst.Cgroup.Members, Member{PID: pid, Anon: anon})
+		case bytes.Contains(b, []byte("\nVmRSS:")):
+			dst.Cgroup.Members = append(dst.Cgroup.Members, Member{PID: pid, Why: "no RssAnon in its status (a kernel before 4.5)"})
 		default:
 			// A kernel thread or a zombie: it has no memory of its own.
 		}

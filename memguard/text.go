@@ -40,7 +40,9 @@ func (t Text) Report(w io.Writer, r *Report) error {
 	if left, ok := r.Left.Get(); ok {
 		p.wrapPainted(bold, "  ", "  ", "Time left at the present growth: "+seconds(left))
 	}
-	p.ledger(r.Ledger)
+	if r.Ledger != nil {
+		p.ledger(r.Ledger)
+	}
 	if len(r.Findings) > 0 {
 		p.section("FINDINGS")
 		for i, f := range r.Findings {

@@ -196,7 +196,7 @@ func TestVerdict(t *testing.T) {
 	}
 	assert.Regexp(t, `\(and 1 more\)$`, verdict(0, 3, bloat))
 
-	// Too early for an alarm is not "nothing wrong".
+	// Too early for an alarm is not all well.
 	press := pressures["oom-forecast"].new()
-	assert.Contains(t, verdict(0, 8, func(s *Sample, _ float64) { press(s, 1) }), "reaches the limit of 1024 MiB in about")
+	assert.Contains(t, verdict(0, 8, func(s *Sample, _ float64) { press(s, 1) }), "It grows: look for longer")
 }

@@ -43,7 +43,7 @@ output.`,
 			progress(c.ErrOrStderr(), &cfg)
 			out, err := demo.Run(c.Context(), cfg)
 			if errors.Is(err, context.Canceled) {
-				err = errors.New("interrupted; the service was stopped and its cgroup removed")
+				err = errors.New("interrupted; nothing is left behind")
 			}
 			if err != nil {
 				return cannotLook(err)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -59,6 +62,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		Use:           "memguard",
 		Short:         "Explain the memory of Go processes",
 		Long:          rootHelp,
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -67,6 +71,14 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.AddCommand(explainCommand(), ledgerCommand(), gctraceCommand(), traceCommand(), demoCommand())
+
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Args = cobra.NoArgs // an unknown shell is wrong usage
+			c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		}
+	}
 
 	err := root.ExecuteContext(ctx)
 	var s *status
@@ -129,9 +141,45 @@ func (f *failOn) flag(c *cobra.Command) {
 
 // pidFlag adds --pid.
 func pidFlag(c *cobra.Command, pid *int) {
-	c.Flags().IntVarP(pid, "pid", "p", 0, "process to look at")
+	c.Flags().VarP((*pidValue)(pid), "pid", "p", "process to look at")
 	_ = c.MarkFlagRequired("pid")
 	_ = c.RegisterFlagCompletionFunc("pid", completePID)
+}
+
+// pidValue is the value of --pid.
+type pidValue int
+
+func (p *pidValue) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n <= 0 {
+		return errors.New("want a process id, a number above zero")
+	}
+	*p = pidValue(n)
+	return nil
+}
+
+func (p *pidValue) String() string {
+	if *p == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(*p))
+}
+
+func (p *pidValue) Type() string { return "pid" }
+
+// version is what the binary was built from.
+func version() string {
+	bi, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := cmp.Or(bi.Main.Version, "(devel)")
+	for _, kv := range bi.Settings {
+		if kv.Key == "vcs.revision" && v == "(devel)" {
+			v += " " + kv.Value
+		}
+	}
+	return v + " " + bi.GoVersion
 }
 
 // printer writes what a command found, as text or as JSON.

@@ -49,7 +49,7 @@ what was whole, says where it broke, and exits with 3.`,
 				return cannotLook(err)
 			}
 			defer in.Close()
-			r, err := exectrace.Read(in, exectrace.Options{Progress: traceProgress(c.ErrOrStderr(), size)})
+			r, err := exectrace.Read(untilDone(c.Context(), in), exectrace.Options{Progress: traceProgress(c.ErrOrStderr(), size)})
 			if r == nil {
 				return cannotLook(fmt.Errorf("%s: %w", name, err))
 			}
@@ -60,6 +60,9 @@ what was whole, says where it broke, and exits with 3.`,
 				if err := writeFile(page, func(w io.Writer) error { return report.HTML(w, r, filepath.Base(name)) }); err != nil {
 					return cannotLook(err)
 				}
+			}
+			if page != "" && !p.json {
+				fmt.Fprintf(p.out, "%s: %s\n", page, r.Verdict)
 			}
 			if page == "" || p.json {
 				width, color := terminal(p.out)
@@ -76,7 +79,7 @@ what was whole, says where it broke, and exits with 3.`,
 		},
 	}
 	p.jsonFlag(c)
-	c.Flags().StringVar(&page, "html", "", "write the story as one self-contained HTML page to this `file`, and no text")
+	c.Flags().StringVar(&page, "html", "", "write the story as one self-contained HTML page to this `file`, and print the verdict alone")
 	c.Flags().Var(&take, "for", "with a URL: how long to trace")
 	fail.flag(c)
 	return c
