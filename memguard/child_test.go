@@ -4,6 +4,7 @@ package memguard
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -46,7 +48,7 @@ var jobs = map[string]func() any{
 	// Another user's view of the process that is named in the second variable.
 	"explain": func() any {
 		pid, _ := strconv.Atoi(os.Getenv(jobEnv + "_PID"))
-		r, err := ExplainProcess(noContext, pid, 0)
+		r, err := explainPID(noContext, pid, 0)
 		if err != nil {
 			return explained{Err: err.Error()}
 		}
@@ -145,4 +147,14 @@ func ready(t *testing.T, out io.Reader) {
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "ready\n", line)
+}
+
+// explainPID looks at another process as the command does, without an Eye.
+func explainPID(ctx context.Context, pid int, look time.Duration) (*Report, error) {
+	s, err := Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return s.Explain(ctx, look)
 }

@@ -27,7 +27,7 @@ func (d *nonGoGrowth) step(s *Sample) verdict {
 	if !ok {
 		return blindly("what is not Go's cannot be told apart: it takes the runtime's figures, or smaps over time")
 	}
-	if maps := s.Process.Maps != nil && s.Runtime.Origin != FromRuntime; maps != d.from {
+	if maps := s.Process.Maps != nil && !s.Runtime.seen(); maps != d.from {
 		d.trend, d.from = trend{}, maps
 	}
 	// Below zero it is Go's memory that is touched for the first time.
@@ -56,7 +56,7 @@ func (*nonGoGrowth) say(v *verdict) string {
 // memory that Go holds and never touched, so its growth is right and its level
 // is not. From outside it is the mappings that are not Go's.
 func nonGo(s *Sample) (int64, bool) {
-	if s.Runtime.Origin == FromRuntime {
+	if s.Runtime.seen() {
 		return minus(s.Process.anon(), s.Runtime.mapped()).Get()
 	}
 	if s.Process.Maps == nil || !s.Process.Go {

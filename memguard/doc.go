@@ -6,7 +6,7 @@
 // One [Sample] goes one way down: a [Source] reads it, a [Ledger] accounts for
 // it, a [Judge] holds it against the detectors, and what they find is a
 // [Finding]. [Explain] does all of that once for the calling process, and
-// [ExplainProcess] for any other; [Start] keeps doing it in one goroutine whose
+// [Source.Explain] for any other; [Start] keeps doing it in one goroutine whose
 // tick shortens as the limit comes near.
 //
 // Nothing in this package stops the world, forces a collection or changes a

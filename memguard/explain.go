@@ -30,19 +30,7 @@ type Report struct {
 func Explain(ctx context.Context, look time.Duration) (*Report, error) {
 	s := Self()
 	defer s.Close()
-	return explain(ctx, s, look)
-}
-
-// ExplainProcess explains another process by the kernel's view of it. The error
-// is [ErrGone] (errors.Is) when the process has ended, even while it was
-// looked at.
-func ExplainProcess(ctx context.Context, pid int, look time.Duration) (*Report, error) {
-	s, err := Open(pid)
-	if err != nil {
-		return nil, err
-	}
-	defer s.Close()
-	return explain(ctx, s, look)
+	return s.Explain(ctx, look)
 }
 
 const (
@@ -53,34 +41,37 @@ const (
 	surveyCost  = surveyEvery / 20
 )
 
-func explain(ctx context.Context, src *Source, look time.Duration) (*Report, error) {
+// Explain explains the process of s, as [Explain] does the calling one. The error
+// is [ErrGone] (errors.Is) when the process has ended, even while it was looked
+// at, and those of [Source.Survey].
+func (s *Source) Explain(ctx context.Context, look time.Duration) (*Report, error) {
 	j := NewJudge()
-	var s Sample
+	var sample Sample
 	begin := time.Now()
 	var surveyed time.Time
-	survey := src.runtime == nil
+	survey := s.runtime == nil && s.eye == nil
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for time.Since(begin) < look && ctx.Err() == nil {
-		if err := src.Read(&s); err != nil {
+		if err := s.Read(&sample); err != nil {
 			return nil, err
 		}
 		if now := time.Now(); survey && now.Sub(surveyed) >= surveyEvery {
 			surveyed = now
-			s.Process.Maps, _ = src.maps() // the last survey says what is wrong with it
-			survey = s.Process.Maps != nil && time.Since(now) < surveyCost
+			sample.Process.Maps, _ = s.maps() // the last survey says what is wrong with it
+			survey = sample.Process.Maps != nil && time.Since(now) < surveyCost
 		}
-		j.Step(&s)
+		j.Step(&sample)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
-	if err := src.Survey(&s); err != nil {
+	if err := s.Survey(&sample); err != nil {
 		return nil, err
 	}
-	j.Step(&s)
-	return newReport(&s, j, time.Since(begin)), nil
+	j.Step(&sample)
+	return newReport(&sample, j, time.Since(begin)), nil
 }
 
 // newReport puts together what is known after the last sample.
@@ -127,7 +118,7 @@ func (r *Report) verdict(s *Sample) string {
 		return "Nothing could be said: the process's memory is not readable."
 	}
 	v := "Nothing wrong found"
-	if s.Runtime.Origin != FromRuntime {
+	if !s.Runtime.seen() {
 		v += " from outside"
 	}
 	v += ": " + mib(float64(rss)) + " resident"

@@ -68,6 +68,13 @@ type Runtime struct {
 	PausesOver10ms  Count
 }
 
+// seen reports whether the memory classes are known: read in the process, or
+// from outside by an [Eye].
+func (r *Runtime) seen() bool {
+	_, ok := r.mapped().Get()
+	return ok
+}
+
 // mapped is what the runtime holds of the OS, and what GOMEMLIMIT bounds.
 func (r *Runtime) mapped() Bytes {
 	if n, ok := minus(r.Total, r.Released).Get(); ok && n >= 0 {

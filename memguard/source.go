@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/memguard/memguard-go/scavenge/cgroup"
+	"github.com/memguard/memguard-go/scavenge/smaps"
 )
 
 // proc is where the kernel's process files are.
@@ -30,7 +33,9 @@ type Source struct {
 	start   uint64         // start time in clock ticks since boot; with the pid it names the process
 	runtime *runtimeReader // nil for another process
 	environ Runtime        // of another process: what its environment says of the runtime
-	process Process        // what does not change: executable, Go release
+	eye     Eye            // of another process: reads the runtime's own figures; nil if there is none
+	layout  atomic.Pointer[layout]
+	process Process // what does not change: executable, Go release
 	statm   *os.File
 	group   *cgroup.Group
 
@@ -41,6 +46,27 @@ type Source struct {
 	blind     []Blind // found at opening
 	buf       [256]byte
 }
+
+// Eye reads the runtime's own figures of another process from outside, and says
+// where the arenas of its heap are.
+type Eye func(*Runtime) (heap []smaps.Range, err error)
+
+// layout is what an Eye saw last of the address space.
+type layout struct {
+	heap     []smaps.Range
+	metadata uint64
+}
+
+// See lets s read the runtime's figures of another process through eye. Without
+// it, or when it fails, they are what the environment says. It must be called
+// before anything is read.
+func (s *Source) See(eye Eye) {
+	s.eye = eye
+	s.blind = slices.DeleteFunc(s.blind, func(b Blind) bool { return b.What == blindRuntime })
+}
+
+// blindRuntime is what is not seen of another process without an Eye.
+const blindRuntime = "runtime"
 
 // Self returns the Source of the calling process. It sees the runtime's own
 // figures, and on Linux the kernel's.
@@ -117,12 +143,27 @@ func (s *Source) Read(dst *Sample) error {
 	dst.Blind = append(dst.Blind[:0], s.blind...)
 	dst.Process = s.process
 	s.readCgroup(dst)
-	if s.runtime != nil {
+	switch {
+	case s.runtime != nil:
 		s.runtime.read(&dst.Runtime)
-	} else {
+	case s.eye != nil:
+		s.look(dst)
+	default:
 		dst.Runtime = s.environ
 	}
 	return s.readRSS(dst)
+}
+
+// look reads the runtime's figures through the eye.
+func (s *Source) look(dst *Sample) {
+	heap, err := s.eye(&dst.Runtime)
+	if err != nil {
+		dst.Runtime = s.environ
+		dst.Blind = append(dst.Blind, Blind{blindRuntime, err.Error()})
+		return
+	}
+	metadata, _ := dst.Runtime.Metadata.Get()
+	s.layout.Store(&layout{heap, metadata})
 }
 
 // readRSS reads statm last of a tick's figures, so that a process that ended

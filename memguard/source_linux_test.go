@@ -78,7 +78,7 @@ func TestOpenOfWhatIsNoProcess(t *testing.T) {
 	} {
 		_, err := Open(pid)
 		require.EqualError(t, err, want)
-		_, err = ExplainProcess(t.Context(), pid, 0)
+		_, err = explainPID(t.Context(), pid, 0)
 		require.EqualError(t, err, want)
 		assert.Equal(t, pid == 1<<22, errors.Is(err, ErrGone))
 	}
@@ -122,7 +122,7 @@ func TestOpenOfWhatIsNotGo(t *testing.T) {
 	defer s.Close()
 	var d Sample
 	require.NoError(t, s.Survey(&d))
-	assert.Contains(t, d.Blind, Blind{"runtime", "not a Go program: only the kernel's view applies"})
+	assert.Contains(t, d.Blind, Blind{"Go", "not a Go program: only the kernel's view applies"})
 	assert.Equal(t, Runtime{}, d.Runtime, "nothing of a runtime, not even its defaults")
 	assert.False(t, d.Process.Go)
 	l := NewLedger(&d)
@@ -138,7 +138,7 @@ func TestOpenOfAnotherGoProgram(t *testing.T) {
 	t.Parallel()
 	out, p := child(t, self(t), "hold", &os.ProcAttr{Files: []*os.File{pipe(t)}}, "GOGC=70")
 	ready(t, out)
-	r, err := ExplainProcess(t.Context(), p.Pid, 0)
+	r, err := explainPID(t.Context(), p.Pid, 0)
 	require.NoError(t, err)
 	assert.NotEmpty(t, r.Go)
 	assert.Equal(t, self(t), r.Exe)
@@ -186,7 +186,7 @@ func TestProcessThatEnds(t *testing.T) {
 	assert.ErrorIs(t, s.Survey(&d), ErrGone)
 	_, err = Open(c.Process.Pid)
 	assert.ErrorIs(t, err, ErrGone)
-	_, err = ExplainProcess(t.Context(), c.Process.Pid, time.Second)
+	_, err = explainPID(t.Context(), c.Process.Pid, time.Second)
 	assert.ErrorIs(t, err, ErrGone)
 }
 
@@ -207,7 +207,7 @@ func TestKernelThread(t *testing.T) {
 	if comm, _ := os.ReadFile("/proc/2/comm"); strings.TrimSpace(string(comm)) != "kthreadd" {
 		t.Skip("pid 2 is not a kernel thread here: a PID namespace")
 	}
-	_, err := ExplainProcess(t.Context(), 2, 0)
+	_, err := explainPID(t.Context(), 2, 0)
 	require.ErrorContains(t, err, "memguard: pid 2: ")
 	require.ErrorContains(t, err, "kernel thread")
 	assert.NotContains(t, err.Error(), "\n", "one sentence")

@@ -34,13 +34,13 @@ func (s *Source) identify(dir string) {
 	case err == nil:
 		s.process.Go, s.process.Build, s.process.Cgo = true, bi.GoVersion, usesCgo(bi)
 		s.readEnviron(dir)
-		s.cannot("runtime", errors.New("another process: its heap classes, stacks and collections are not visible from the kernel's side; a program sees its own with memguard.Explain"))
+		s.cannot(blindRuntime, errors.New("another process: its heap classes, stacks and collections are not visible from the kernel's side; a program sees its own with memguard.Explain"))
 	case errors.Is(err, fs.ErrPermission):
 		s.cannot("executable", fmt.Errorf("%w (reading another user's process needs the same user, or CAP_SYS_PTRACE)", err))
 	case gone(err):
 		s.cannot("executable", errors.New("the process has none: a kernel thread, or it is ending"))
 	default:
-		s.cannot("runtime", errors.New("not a Go program: only the kernel's view applies"))
+		s.cannot("Go", errors.New("not a Go program: only the kernel's view applies"))
 	}
 }
 

@@ -23,6 +23,9 @@ import (
 // is a kernel thread, which has no memory of its own; or that another process
 // may not be looked into (errors.Is fs.ErrPermission).
 func (s *Source) Survey(dst *Sample) error {
+	if s.eye != nil && s.layout.Load() == nil {
+		s.look(new(Sample)) // the mappings are told apart by it
+	}
 	maps, err := s.maps()
 	if err := s.refuses(err); err != nil {
 		return err
@@ -76,6 +79,9 @@ func (s *Source) hints() smaps.Hints {
 		var r Runtime
 		newRuntimeReader().read(&r) // s.runtime is the tick's
 		h.MetadataBytes, _ = r.Metadata.Get()
+	}
+	if l := s.layout.Load(); l != nil {
+		h.HeapRanges, h.MetadataBytes = l.heap, l.metadata
 	}
 	return h
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/memguard/memguard-go/memguard"
+	"github.com/memguard/memguard-go/sidecar/attach"
 	"github.com/spf13/cobra"
 )
 
@@ -28,8 +29,9 @@ func explainCommand() *cobra.Command {
 		Short: "Say where every byte of a process is and what is wrong with it",
 		Long: `Explain looks at a running process from outside and says, the verdict first,
 where its memory is, what is wrong, what to do about it, and what could not be
-seen and why. It works on any process; of a Go program it tells the runtime's
-mappings from the rest. It stops nothing and writes nothing into the process.
+seen and why. It works on any process; of a Go program it tells the runtime's own
+memory too, read out of the process as it runs (see memguard inspect). It stops
+nothing and writes nothing into the process.
 
 It needs the same user as the process, or CAP_SYS_PTRACE. Reading the address
 space makes the kernel walk the page tables: 15-30 ms per GiB of RSS, during
@@ -48,7 +50,13 @@ which page faults of the process wait.`,
 				fmt.Fprintf(c.ErrOrStderr(), "looking for %v ...\r", look)
 				defer fmt.Fprint(c.ErrOrStderr(), "\x1b[K")
 			}
-			r, err := memguard.ExplainProcess(c.Context(), pid, look)
+			src, err := openSource(c.Context(), pid)
+			if err != nil {
+				return cannotLook(hint(err))
+			}
+			defer src.Close()
+			defer src.Source.Close()
+			r, err := src.Explain(c.Context(), look)
 			if err != nil {
 				return cannotLook(hint(err))
 			}
@@ -69,11 +77,12 @@ which page faults of the process wait.`,
 // watchExplain keeps one judge over all looks, so that trends have the whole
 // time to show.
 func watchExplain(c *cobra.Command, pid int, p *printer, fail *failOn) error {
-	src, err := memguard.Open(pid)
+	src, err := openSource(c.Context(), pid)
 	if err != nil {
 		return cannotLook(hint(err))
 	}
-	g := memguard.Start(memguard.Config{Source: src})
+	defer src.Close()
+	g := memguard.Start(memguard.Config{Source: src.Source})
 	defer g.Close()
 	var worst memguard.Severity
 	err = p.repeat(c.Context(), func() error {
@@ -94,7 +103,7 @@ func ended(c *cobra.Command, err, found error) error {
 	switch {
 	case err == nil:
 		return found
-	case errors.Is(err, memguard.ErrGone):
+	case errors.Is(err, memguard.ErrGone), errors.Is(err, attach.ErrGone):
 		say(c.ErrOrStderr(), err)
 		return found
 	case errors.As(err, &s):
@@ -121,11 +130,12 @@ in the same form. Sizes are bytes.`,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p.out = c.OutOrStdout()
-			src, err := memguard.Open(pid)
+			src, err := openSource(c.Context(), pid)
 			if err != nil {
 				return cannotLook(hint(err))
 			}
 			defer src.Close()
+			defer src.Source.Close()
 			var s memguard.Sample
 			looked := false
 			err = p.repeat(c.Context(), func() error {
