@@ -36,6 +36,7 @@ wrong with it, and how long it has until the kernel's limit.
   memguard explain --pid N     the verdict, the ledger, findings and remedies
   memguard ledger --pid N      where the memory is, and nothing else
   memguard inspect --pid N     the Go runtime's own state, from outside
+  memguard leak --pid N        which goroutines grow between two looks
   memguard gctrace app.log     what the collector's own lines say
   memguard trace app.trace     an execution trace as the collector's story
   memguard demo                a service dies under a real limit, and why
@@ -71,7 +72,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(explainCommand(), ledgerCommand(), inspectCommand(), gctraceCommand(), traceCommand(), demoCommand())
+	root.AddCommand(explainCommand(), ledgerCommand(), inspectCommand(), leakCommand(), gctraceCommand(), traceCommand(), demoCommand())
 
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

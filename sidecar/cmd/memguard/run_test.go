@@ -225,7 +225,7 @@ func sleeperName(t *testing.T, completions string) string {
 // Every command explains itself, with an example that names it.
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, command := range []string{"explain", "ledger", "inspect", "gctrace", "trace", "demo"} {
+	for _, command := range []string{"explain", "ledger", "inspect", "leak", "gctrace", "trace", "demo"} {
 		code, stdout, _ := execute("", command, "--help")
 		assert.Equal(t, exitFine, code)
 		assert.Contains(t, stdout, "memguard "+command)

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package leak
+
+import (
+	"cmp"
+	"math/bits"
+	"runtime/metrics"
+	"slices"
+)
+
+// StackUse is the stacks of one cluster.
+type StackUse struct {
+	Cluster *Cluster `json:"cluster"`
+	Bytes   uint64   `json:"bytes"` // estimated; see [Snapshot.Stacks]
+	// Pinned stacks are of goroutines in system calls or C: the collector does
+	// not shrink them until they return (runtime/stack.go, isShrinkStackSafe),
+	// and each holds a thread.
+	Pinned bool `json:"pinned,omitempty"`
+}
+
+// A stack is a power of two. No interface says which, so it is estimated from
+// the depth.
+const (
+	smallestStack = 2048 // runtime/stack.go, stackMin
+	frameBytes    = 128  // of one call, in the middle
+)
+
+// Stacks estimates how the stack bytes are divided, the largest first. total is
+// /memory/classes/heap/stacks:bytes of the same instant, starting is
+// /gc/stack/starting-size:bytes, what a new goroutine gets; 0 is unknown. If the
+// total is known, the estimates add up to it; what a goroutine's stack once grew
+// to does not show in its depth.
+func (s *Snapshot) Stacks(total, starting uint64) []StackUse {
+	us := make([]StackUse, 0, len(s.Clusters))
+	sum := 0.0
+	for _, c := range s.Clusters {
+		one := max(smallestStack, starting, ceil2(uint64(c.Depth+2)*frameBytes))
+		u := StackUse{c, uint64(c.Count) * one, c.State.class() == inSyscall}
+		sum += float64(u.Bytes)
+		us = append(us, u)
+	}
+	if total > 0 && sum > 0 {
+		for i := range us {
+			us[i].Bytes = uint64(float64(us[i].Bytes) / sum * float64(total))
+		}
+	}
+	slices.SortStableFunc(us, func(a, b StackUse) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	return us
+}
+
+// StackMetrics returns the total and the starting size for [Snapshot.Stacks], of
+// the calling process. Since Go 1.19 a new goroutine gets what the collector found
+// stacks to be on average, so that some that are parked deep make every new one
+// large.
+func StackMetrics() (total, starting uint64) {
+	samples := [2]metrics.Sample{{Name: "/memory/classes/heap/stacks:bytes"}, {Name: "/gc/stack/starting-size:bytes"}}
+	metrics.Read(samples[:])
+	var n [2]uint64
+	for i, s := range samples {
+		if s.Value.Kind() == metrics.KindUint64 {
+			n[i] = s.Value.Uint64()
+		}
+	}
+	return n[0], n[1]
+}
+
+// ceil2 is the least power of two that is not below n.
+func ceil2(n uint64) uint64 { return 1 << bits.Len64(max(n, 1)-1) }
