@@ -118,9 +118,6 @@ func (t *tally[K]) top() []Payer {
 // assistBegin starts an assist and returns its goroutine, or nil if that was
 // in one already.
 func (s *story) assistBegin(g trace.GoID, proc trace.ProcID, stack trace.Stack, begin time.Duration) *payer {
-	if s.byG.active(g) != nil {
-		return nil
-	}
 	a := s.byG.get(g, func() Payer {
 		name := root(stack)
 		if name == "" {
@@ -128,6 +125,9 @@ func (s *story) assistBegin(g trace.GoID, proc trace.ProcID, stack trace.Stack, 
 		}
 		return Payer{Goroutine: int64(g), Name: s.intern(name)}
 	})
+	if a.busy > 0 {
+		return nil
+	}
 	a.stack, a.begin, a.proc, a.off, a.until, a.spent = s.payerOf(stack), begin, proc, false, begin, 0
 	a.busy++
 	a.stack.busy++
@@ -172,11 +172,7 @@ func (s *story) spend(a *payer, p *proc) {
 	s.charge(assisting, d)
 }
 
-func (s *story) assistEnd(g trace.GoID) {
-	a := s.byG.active(g)
-	if a == nil {
-		return
-	}
+func (s *story) assistEnd(a *payer) {
 	s.assists--
 	wall := s.now - a.begin
 	s.rep.Assists.Count++

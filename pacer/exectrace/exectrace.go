@@ -119,12 +119,13 @@ func (s *source) read() (broken *BrokenError) {
 	if err != nil {
 		return s.broken(err)
 	}
+	var ev trace.Event
 	for {
-		ev, err := rd.ReadEvent()
-		if err == io.EOF && s.in.err == nil {
-			return nil // the last event was a sync, and reported
-		}
+		ev, err = rd.ReadEvent()
 		if err != nil {
+			if err == io.EOF && s.in.err == nil {
+				return nil // the last event was a sync, and reported
+			}
 			if err != io.EOF && s.in.eof && s.br.Buffered() == 0 {
 				// Before Go 1.26 a generation has no mark at its end, and the
 				// reader stumbles over what a cut one lacks.

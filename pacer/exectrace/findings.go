@@ -107,6 +107,9 @@ func (r *Report) findings() []Finding {
 // verdict says what to think of the trace: the gravest finding, and what GC
 // came to.
 func (r *Report) verdict() string {
+	if r.Span == 0 {
+		return "Nothing of the trace could be told."
+	}
 	if r.CycleCount == 0 {
 		return fmt.Sprintf("No GC cycle in %s.", round(r.Span))
 	}

@@ -92,10 +92,9 @@ func (s *story) rangeEnd(ev *trace.Event) {
 	r := ev.Range()
 	switch r.Name {
 	case rangeAssist:
-		g := r.Scope.Goroutine()
-		if a := s.byG.active(g); a != nil {
+		if a := s.byG.active(r.Scope.Goroutine()); a != nil {
 			s.spend(a, s.proc(ev.Proc()))
-			s.assistEnd(g)
+			s.assistEnd(a)
 		}
 		s.phase()
 	case rangeSweep:

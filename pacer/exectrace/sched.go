@@ -92,21 +92,34 @@ func (s *story) charge(k workerKind, d time.Duration) {
 // A P that runs nothing is in the context of an event that starts a goroutine
 // there, but not of any that this goroutine then makes. So the last event
 // without a goroutine is the start of the one that is running.
-func (s *story) concerns(ev *trace.Event) bool {
+//
+// The states that goroutines were in when a generation began have a stack, to
+// meet them by, only if the tracer wrote them, outside of any P
+// (runtime/trace.go, traceAdvance).
+func (s *story) concerns(ev *trace.Event, id trace.ProcID) bool {
 	g := ev.Goroutine()
 	switch {
 	case s.old:
 		return true
 	case g == trace.NoGoroutine:
-		id := ev.Proc()
 		s.proc(id).starts(s.now)
 		// The scavenger is woken by a thread without a P (runtime/proc.go,
 		// sysmon) or, when it sleeps, by whatever P sees to the timer.
-		return id == trace.NoProc || s.scavengerNear || s.early()
-	case g == s.sweeper, g == s.scavenger, s.proc(ev.Proc()).worker != notWorker:
+		return id == trace.NoProc || s.scavengerNear
+	case g == s.sweeper:
+		// It yields thousands of times a cycle, all at one place
+		// (runtime/mgcsweep.go, bgsweep).
+		if s.yield != trace.NoStack && ev.Stack() == s.yield {
+			p := s.proc(id)
+			s.rep.CPU.Sweeper += s.now - p.since
+			p.starts(s.now)
+			return false
+		}
+		return true
+	case g == s.scavenger, s.proc(id).worker != notWorker:
 		return true
 	}
-	if s.assists > 0 && s.byG.active(g) != nil || s.early() {
+	if s.assists > 0 && s.byG.active(g) != nil {
 		return true
 	}
 	if !s.strangers() {
@@ -116,16 +129,12 @@ func (s *story) concerns(ev *trace.Event) bool {
 	return !met
 }
 
-// early is while the states that goroutines were in when the trace began come
-// in, as they first do something.
-func (s *story) early() bool { return s.events < 1<<14 && s.strangers() }
-
 // strangers reports whether one of the two helpers is yet to be met.
 func (s *story) strangers() bool {
 	return s.sweeper == trace.NoGoroutine || s.scavenger == trace.NoGoroutine
 }
 
-func (s *story) transition(ev *trace.Event) {
+func (s *story) transition(ev *trace.Event, id trace.ProcID) {
 	st := ev.StateTransition()
 	if st.Resource.Kind != trace.ResourceGoroutine {
 		return
@@ -139,10 +148,10 @@ func (s *story) transition(ev *trace.Event) {
 		s.meet(g, to, st.Stack)
 	}
 	if from == trace.GoRunning {
-		s.leaves(s.proc(ev.Proc()), g, to, &st)
+		s.leaves(s.proc(id), g, to, &st)
 	}
 	if to == trace.GoRunning {
-		s.proc(ev.Proc()).starts(s.now)
+		s.proc(id).starts(s.now)
 	}
 	if g == s.scavenger {
 		s.scavenges(from, to, st.Reason)
@@ -170,6 +179,9 @@ func (s *story) leaves(p *proc, g trace.GoID, to trace.GoState, st *trace.StateT
 	switch g {
 	case s.sweeper:
 		s.rep.CPU.Sweeper += d
+		if to == trace.GoRunnable {
+			s.yield = st.Stack
+		}
 	case s.scavenger:
 		s.rep.CPU.Scavenger += d
 	}

@@ -68,6 +68,7 @@ type story struct {
 	// The heap's two background goroutines, NoGoroutine until met: they are
 	// known by their first function once a stack of theirs is seen.
 	sweeper, scavenger trace.GoID
+	yield              trace.Stack             // of the sweeper, where it yields, in this generation
 	met                map[trace.GoID]struct{} // that it is neither, or that it is
 	scavengerReady     time.Duration           // since when it waits for a P, -1 if it does not
 	scavengerNear      bool                    // it sleeps or waits for a P, and so may run soon
@@ -82,8 +83,8 @@ func newStory() *story {
 		stacks:         make(map[trace.Stack]*payer),
 		unknown:        make(map[string]uint64),
 		strings:        make(map[string]string),
-		line:           timeline{segs: []Segment{}},
-		curve:          curve{points: []Point{}},
+		line:           timeline{segs: make([]Segment, 0, maxSegments/4)}, // growing them from nothing shows
+		curve:          curve{points: make([]Point, 0, maxPoints/4)},
 		rep:            Report{Cycles: []Cycle{}},
 		met:            make(map[trace.GoID]struct{}),
 		sweeper:        trace.NoGoroutine,
@@ -107,12 +108,12 @@ func (s *story) event(ev *trace.Event) error {
 	}
 	s.events++
 
-	// The details are taken out of the event one call down: their structs
-	// would make this frame large, and clearing it on every event slow.
+	// Every getter copies the event, and its details are larger than a few
+	// registers, so they are taken one call down and only where needed.
 	switch ev.Kind() {
 	case trace.EventStateTransition:
-		if s.concerns(ev) {
-			s.transition(ev)
+		if p := ev.Proc(); s.concerns(ev, p) {
+			s.transition(ev, p)
 		}
 	case trace.EventRangeBegin:
 		s.rangeBegin(ev)
@@ -127,6 +128,7 @@ func (s *story) event(ev *trace.Event) error {
 	case trace.EventSync:
 		s.syncs++
 		clear(s.stacks) // the handles are those of a generation
+		s.yield = trace.NoStack
 	case trace.EventStackSample, trace.EventTaskBegin, trace.EventTaskEnd,
 		trace.EventRegionBegin, trace.EventRegionEnd, trace.EventLog:
 	default:
@@ -226,11 +228,14 @@ func (s *story) report() *Report {
 			s.charge(p.worker, s.now-p.since)
 		}
 	}
-	for g, a := range s.byG.payers {
-		if a.busy > 0 && !a.off {
+	for _, a := range s.byG.payers {
+		if a.busy == 0 {
+			continue
+		}
+		if !a.off {
 			s.spend(a, s.proc(a.proc))
 		}
-		s.assistEnd(g)
+		s.assistEnd(a)
 	}
 	if s.stop != nil {
 		s.pauses.reason(s.stop.Reason).Cut++

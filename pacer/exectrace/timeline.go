@@ -28,9 +28,12 @@ type timeline struct {
 
 // to changes the phase at time now. Heap and goal are those of this moment.
 func (l *timeline) to(now time.Duration, p Phase, heap, goal Opt[uint64]) {
-	if p == l.open.Phase {
-		return
+	if p != l.open.Phase {
+		l.change(now, p, heap, goal)
 	}
+}
+
+func (l *timeline) change(now time.Duration, p Phase, heap, goal Opt[uint64]) {
 	l.changes[l.open.Phase][p]++
 	l.close(now)
 	l.open = Segment{Start: now, Phase: p, Heap: heap, Goal: goal}
@@ -39,21 +42,20 @@ func (l *timeline) to(now time.Duration, p Phase, heap, goal Opt[uint64]) {
 // close ends the open segment. One of no length leaves no trace but its
 // transition.
 func (l *timeline) close(now time.Duration) {
-	s := l.open
-	d := now - s.Start
+	p, d := l.open.Phase, now-l.open.Start
 	if d <= 0 {
 		return
 	}
-	s.End, s.Merged = now, 1
-	s.Time[s.Phase] = d
-	l.totals[s.Phase] += d
-	if n := len(l.segs); n > 0 && l.segs[n-1].Phase == s.Phase && l.segs[n-1].Merged == 1 {
+	l.totals[p] += d
+	if n := len(l.segs); n > 0 && l.segs[n-1].Phase == p && l.segs[n-1].Merged == 1 {
 		// A segment of no length lay between.
 		l.segs[n-1].End = now
-		l.segs[n-1].Time[s.Phase] += d
+		l.segs[n-1].Time[p] += d
 		return
 	}
-	l.segs = append(l.segs, s)
+	l.segs = append(l.segs, l.open)
+	last := &l.segs[len(l.segs)-1]
+	last.End, last.Merged, last.Time[p] = now, 1, d
 	if len(l.segs) >= maxSegments {
 		l.coalesce(now)
 	}
