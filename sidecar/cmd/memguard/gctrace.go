@@ -3,14 +3,8 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"fmt"
-	"io"
-	"os"
-	"time"
 
-	"github.com/memguard/memguard-go/memguard"
 	"github.com/memguard/memguard-go/pacer/gctrace"
 	"github.com/spf13/cobra"
 )
@@ -49,8 +43,7 @@ Without FILE, or with -, it reads standard input to its end.`,
 			if err != nil && n == 0 {
 				return cannotLook(err)
 			}
-			width, color := terminal(p.out)
-			if werr := p.print(&s, func(w io.Writer) error { return s.WriteText(w, width, color) }); werr != nil {
+			if werr := p.show(&s); werr != nil {
 				return werr
 			}
 			if err != nil {
@@ -62,60 +55,4 @@ Without FILE, or with -, it reads standard input to its end.`,
 	p.jsonFlag(c)
 	fail.flag(c)
 	return c
-}
-
-// input opens the file that the arguments name, or standard input.
-func input(c *cobra.Command, args []string) (in io.ReadCloser, name string, err error) {
-	if len(args) == 0 || args[0] == "-" {
-		if isTerminal(c.InOrStdin()) {
-			fmt.Fprintln(c.ErrOrStderr(), "reading standard input; Ctrl-D ends it")
-		}
-		return io.NopCloser(c.InOrStdin()), "standard input", nil
-	}
-	type opened struct {
-		f   *os.File
-		err error
-	}
-	done := make(chan opened, 1)
-	go func() { // opening a FIFO waits for its writer
-		f, err := os.Open(args[0])
-		done <- opened{f, err}
-	}()
-	select {
-	case o := <-done:
-		if o.err != nil {
-			return nil, "", o.err
-		}
-		return o.f, args[0], nil
-	case <-c.Context().Done():
-		return nil, "", fmt.Errorf("interrupted while opening %s", args[0])
-	}
-}
-
-// grace is how long input may still come after an interrupt. The interrupt of a
-// terminal reaches the program at the other end of a pipe too, and what that
-// still has to say belongs to the story.
-const grace = 500 * time.Millisecond
-
-// untilDone reads from r until ctx ends, and then, after the grace, says that r
-// has ended.
-func untilDone(ctx context.Context, r io.Reader) io.Reader {
-	pr, pw := io.Pipe()
-	go func() {
-		_, err := io.Copy(pw, r)
-		pw.CloseWithError(err) // nil is io.EOF
-	}()
-	context.AfterFunc(ctx, func() { time.AfterFunc(grace, func() { pw.Close() }) })
-	return bufio.NewReaderSize(pr, 64<<10)
-}
-
-// worst is the highest severity of findings that have their own type.
-func worst[F any](findings []F, severity func(F) string) (most memguard.Severity) {
-	for _, f := range findings {
-		var s memguard.Severity
-		if s.UnmarshalText([]byte(severity(f))) == nil {
-			most = max(most, s)
-		}
-	}
-	return most
 }

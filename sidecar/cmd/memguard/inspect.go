@@ -50,8 +50,7 @@ Yama in the way, or CAP_SYS_PTRACE. --heap and --goroutines write profiles that
 				if err != nil {
 					return err
 				}
-				width, color := terminal(p.out)
-				if err := p.print(s, func(w io.Writer) error { return s.WriteText(w, width, color) }); err != nil {
+				if err := p.show(s); err != nil {
 					return err
 				}
 				if err := save(c, "--goroutines", goroutines, s.WriteGoroutines); err != nil {

@@ -48,7 +48,7 @@ dumps as of debug=2, a panic or SIGQUIT, of Go 1.18 to 1.27.`,
 				return cannotLook(err)
 			}
 			if pid == 0 && !isURL(from) {
-				return p.goroutines(before)
+				return p.show(before)
 			}
 			if isTerminal(c.ErrOrStderr()) {
 				fmt.Fprintf(c.ErrOrStderr(), "%d goroutines; looking again in %v ...\n", before.Goroutines, time.Duration(interval))
@@ -62,7 +62,7 @@ dumps as of debug=2, a panic or SIGQUIT, of Go 1.18 to 1.27.`,
 			if err != nil {
 				return cannotLook(err)
 			}
-			return p.diff(before, after)
+			return p.show(leak.Compare(before, after))
 		},
 	}
 	c.Flags().VarP((*pidValue)(&pid), "pid", "p", "process to look at")
@@ -89,7 +89,7 @@ func leakDiffCommand() *cobra.Command {
 			if err != nil {
 				return cannotLook(err)
 			}
-			return p.diff(snapshots[0], snapshots[1])
+			return p.show(leak.Compare(snapshots[0], snapshots[1]))
 		},
 	}
 	p.jsonFlag(c)
@@ -112,22 +112,11 @@ sign of a leak.`,
 			if err != nil {
 				return cannotLook(err)
 			}
-			return p.goroutines(leak.Merge(snapshots...))
+			return p.show(leak.Merge(snapshots...))
 		},
 	}
 	p.jsonFlag(c)
 	return c
-}
-
-func (p *printer) diff(before, after *leak.Snapshot) error {
-	d := leak.Compare(before, after)
-	width, color := terminal(p.out)
-	return p.print(d, func(w io.Writer) error { return d.WriteText(w, width, color) })
-}
-
-func (p *printer) goroutines(s *leak.Snapshot) error {
-	width, color := terminal(p.out)
-	return p.print(s, func(w io.Writer) error { return s.WriteText(w, width, color) })
 }
 
 // taker returns what takes the goroutines of a process, a server or a file.

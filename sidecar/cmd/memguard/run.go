@@ -135,6 +135,17 @@ func (f *failOn) status(worst memguard.Severity) error {
 	return nil
 }
 
+// worst is the highest severity of findings that have their own type.
+func worst[F any](findings []F, severity func(F) string) (most memguard.Severity) {
+	for _, f := range findings {
+		var s memguard.Severity
+		if s.UnmarshalText([]byte(severity(f))) == nil {
+			most = max(most, s)
+		}
+	}
+	return most
+}
+
 func (f *failOn) flag(c *cobra.Command) {
 	f.Severity = memguard.Critical
 	c.Flags().Var(f, "fail-on", "exit with 1 on a finding of this severity or above: info, warning, critical, never")
@@ -242,6 +253,14 @@ func (p *printer) print(v any, text func(io.Writer) error) error {
 		return cannotLook(fmt.Errorf("writing: %w", err))
 	}
 	return nil
+}
+
+// show writes what lays itself out for a terminal's width.
+func (p *printer) show(v interface {
+	WriteText(w io.Writer, width int, color bool) error
+}) error {
+	width, color := terminal(p.out)
+	return p.print(v, func(w io.Writer) error { return v.WriteText(w, width, color) })
 }
 
 // repeat calls look once, or with --watch until the context ends or look fails.
