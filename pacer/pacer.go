@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package pacer decides how hard the Go collector works in a process that lives
+// under a kernel's memory limit: its memory limit (GOMEMLIMIT) and its GC percent
+// (GOGC).
+//
+// A [Governor] is a pure step: a [Reading] goes in, a [Decision] comes out. An
+// [Applier] carries decisions out and undoes them.
+//
+//	g.Baseline = applier.Baseline()
+//	d := g.Step(&reading)
+//	applier.Apply(d.Setting)
+//
+// # The memory limit
+//
+// The kernel counts everything that is charged to the cgroup; the Go memory limit
+// bounds what the Go runtime has mapped and not given back. So at each step
+//
+//	end   = Mapped + Limit - Usage        where the kernel kills, in Go's terms
+//	limit = end - margin - overshoot
+//
+// which follows C memory, files, neighbours, a resized cgroup, and a ballast that
+// was never faulted in, by itself.
+//
+// The margin covers what arrives within one reaction, three ticks at the present
+// growth of Usage: at least 4 % of Limit, at most 12 %.
+//
+// The Go memory limit is soft. When the collector has taken half of the CPU for
+// about a second, the runtime stops making allocating goroutines help it
+// (gcCPULimiter in runtime/mgclimit.go, gcAssistAlloc in mgcmark.go), and the heap
+// runs past any goal by what is allocated while one cycle marks. How far was seen
+// is subtracted; when the collector comes close to half of the CPU, some of it in
+// advance.
+//
+// And a limit cannot free what lives. A collection whose goal is what must stay
+// gains nothing and runs again at once, until the runtime gives up helping. So
+// margin and overshoot together never take more than half of the room between
+// what must stay and the end. The margin is told ([Decision.Margin]), for whoever
+// makes work wait has to begin within it: the memory limit stays where the runtime
+// still gives back what it frees before that. When what must stay is near the end
+// only work that waits helps. No setting of the two keeps a process alive that
+// allocates faster than it can be marked.
+package pacer
+
+import (
+	"math"
+	"time"
+)
+
+// Unlimited is the Limit of a Reading where the kernel has none.
+const Unlimited = math.MaxUint64
+
+// Reading is one instant of a process and its cgroup. Sizes are bytes. All of it
+// must be known: who does not know a figure keeps the last decision.
+type Reading struct {
+	Time  time.Time
+	Limit uint64 // at which the kernel kills or throttles, or Unlimited
+	Usage uint64 // charged against it, less page cache that can be dropped
+
+	Mapped    uint64 // what the Go memory limit bounds: /memory/classes/total less heap/released
+	Live      uint64 // marked by the last cycle (/gc/heap/live); 0 before the first
+	Objects   uint64 // live objects and garbage (/memory/classes/heap/objects)
+	Unused    uint64 // room in spans in use that holds no object (heap/unused)
+	Free      uint64 // idle spans that are not given back (heap/free)
+	Stacks    uint64 // of goroutines and threads
+	Metadata  uint64 // of the runtime
+	Untouched uint64 // part of Mapped that was never faulted in, so that the kernel does not count it; 0 if unknown
+	Goal      uint64 // heap goal (/gc/heap/goal)
+
+	Cycles    uint64 // completed since start
+	Allocated uint64 // since start (/gc/heap/allocs)
+
+	// Cpu-seconds since start, of the collector (without what it took from idle
+	// processors) and all that GOMAXPROCS allowed. They move at the end of a cycle
+	// only (/cpu/classes in runtime/metrics, mgc.go).
+	GCCPU, CPU float64
+
+	State State // of the breaker; Closed without one
+}
+
+// Must is what no collection frees of Go's memory, as far as the kernel counts it:
+// what the last cycle marked, span waste, stacks and metadata.
+func (r *Reading) Must() uint64 {
+	must := r.Live + r.Unused + r.Stacks + r.Metadata
+	return must - min(must, r.Untouched)
+}
+
+// Decision is what a [Governor] wants to be set, and why.
+type Decision struct {
+	Setting
+	LimitReason string // why this memory limit
+
+	Proposed int    // GC percent that the table proposed; without one the baseline
+	Clamped  bool   // it was not given
+	Reason   string // why this GC percent; in a spiral what it is about
+
+	Margin  uint64  // bytes left free below the kernel's limit for what arrives before the next steps
+	Over    uint64  // bytes that the heap is expected to run past the memory limit
+	GCShare float64 // of the CPU that the collector takes, 0 to 1, averaged over a few seconds
+	Room    uint64  // bytes between what no collection frees and the end; 0 without a limit of the kernel
+
+	// Spiral says that collecting harder helps no longer: the collector takes more
+	// than its budget and gains little, for what must stay is near the end. It
+	// stands until that has been over for two seconds.
+	Spiral bool
+}
+
+// OnSpiral says what is to be done when collecting helps no longer.
+type OnSpiral uint8
+
+// What can be done in a spiral. The collector is given more room in each case: as
+// long as collections are ineffective the memory limit backs off towards the end.
+const (
+	Shed OnSpiral = iota // make work wait or refuse it; without a limiter this is a report only
+	Rise                 // let the heap have all of the room, and what the baseline forbids too
+	Exit                 // save evidence and exit: who runs the Governor does so
+)
+
+// Governor is the controller. The zero Governor works; its fields may be changed
+// between steps. It has no clock, does no I/O and allocates nothing.
+//
+// The baseline is what the user wants: its GC percent holds where the table
+// proposes nothing, GOGC=off included (the memory limit makes that safe), and its
+// memory limit is not exceeded. What a user means by that is memory in use, so
+// that bytes never faulted in are allowed on top of it: an untouched ballast does
+// not make the collector work. Without a limit of the kernel the memory limit
+// stays the baseline.
+type Governor struct {
+	Baseline Setting
+	Table    *Table   // couples the GC percent to a breaker; nil does not
+	Budget   float64  // share of the CPU that the collector may take, in (0,1); 0 is a quarter
+	OnSpiral OnSpiral // the zero value sheds
+
+	started bool
+	last    Decision
+	prev    Reading
+	arrives float64 // bytes in one reaction, a decaying maximum
+	over    float64 // bytes past the memory limit, a decaying maximum
+	bars    [2]float64
+	lives   lives
+	meter   meter
+	spiral  spiral
+	higher  rise
+}
+
+const (
+	marginLeast = 0.04 // of the limit
+	marginMost  = 0.12
+	marginTicks = 3 // that a reaction takes: see it, decide, and the collector's own
+	tickLeast   = 10 * time.Millisecond
+	tickMost    = time.Second
+	arrivesHalf = 2.0 // seconds
+
+	overMost = 0.12 // of the limit
+	// A killed process costs more than unused memory: what was seen is
+	// remembered for minutes.
+	overHalf = 60.0
+	// The runtime stops assists at half of the CPU. From the lower share on a part
+	// of cautionMost is subtracted in advance, at the upper all of it: a live heap
+	// of 40 % of the limit ran 8 to 14 % of it past its goal then.
+	cautionFrom, cautionFull = 0.35, 0.50
+	cautionMost              = 0.10
+
+	goalHeadroom = 0.03    // memoryLimitHeapGoalHeadroomPercent in runtime/mgcpacer.go
+	headroomMin  = 1 << 20 // memoryLimitMinHeapGoalHeadroom
+)
+
+// Reasons, as a person reads them.
+const (
+	asBaseline      = "as it was found"
+	noKernelLimit   = "the cgroup has no limit"
+	whatIsLeft      = "what the cgroup leaves"
+	notBelowHalf    = "half of the room that the live heap leaves"
+	hardEdge        = "collections gain little: all of the room"
+	userBound       = "the limit that was set before"
+	cannotBeRead    = "the reading cannot be true: as before"
+	byTable         = "the breaker's state"
+	heapWouldNotFit = "the heap would not fit under the limit"
+	overBudget      = "the collector would take more CPU than its budget"
+	deathSpiral     = "gc-death-spiral: the collector takes more than its budget and gains little, what lives is near the limit"
+)
+
+// Step decides. Readings should come in the order of their times, at most about a
+// second apart; one that is no news, or cannot be true, leaves the last decision.
+func (g *Governor) Step(r *Reading) Decision {
+	if !g.started {
+		g.last = Decision{Setting: g.Baseline, Proposed: g.Baseline.GCPercent, Reason: asBaseline, LimitReason: asBaseline}
+	}
+	if !r.plausible() {
+		g.last.LimitReason = cannotBeRead
+		return g.last
+	}
+	dt := r.Time.Sub(g.prev.Time)
+	if g.started && dt <= 0 {
+		if dt > -tickMost {
+			return g.last // read twice
+		}
+		// The clock was set back: learn rates anew, keep what is known of the heap.
+		g.prev.Time, g.higher, dt = r.Time, rise{}, tickLeast
+	}
+	if !g.started || dt > time.Minute { // suspended, or the guard was blind for long
+		g.prev, g.arrives, dt = *r, 0, tickMost
+		g.higher = rise{}
+	}
+	g.lives.step(r)
+	g.meter.step(r, dt.Seconds())
+	g.learn(r, dt.Seconds())
+
+	d := Decision{GCShare: g.meter.share()}
+	want := g.limit(r, &d)
+	g.percent(r, want, &d)
+	d.MemoryLimit = g.settle(r, want, &d)
+	if d.Spiral {
+		d.Reason = deathSpiral
+	}
+	if r.Cycles != g.prev.Cycles || float64(d.MemoryLimit) > g.bars[0] {
+		g.raiseBar(r.Cycles != g.prev.Cycles, float64(d.MemoryLimit))
+	}
+	g.started, g.last, g.prev = true, d, *r
+	return d
+}
+
+// plausible reports whether a reading can be decided on.
+func (r *Reading) plausible() bool {
+	const most = 1 << 60 // an EiB: no machine has it, and sums do not overflow
+	sizes := [...]uint64{r.Usage, r.Mapped, r.Live, r.Objects, r.Unused, r.Free, r.Stacks, r.Metadata, r.Untouched}
+	for _, n := range sizes {
+		if n > most {
+			return false
+		}
+	}
+	return r.Limit > 0 && (r.Limit <= most || r.Limit == Unlimited) && r.Mapped > 0 && r.Usage > 0 &&
+		r.Untouched <= r.Mapped && r.GCCPU >= 0 && r.CPU >= 0 && !r.Time.IsZero() // NaN is not >= 0
+}
+
+// learn follows the growth of the usage, and how far the heap runs past its limit.
+func (g *Governor) learn(r *Reading, dt float64) {
+	now := (float64(r.Usage) - float64(g.prev.Usage)) * marginTicks * max(1, tickLeast.Seconds()/dt)
+	g.arrives = max(now, g.arrives*math.Exp2(-dt/arrivesHalf))
+
+	// Idle spans above the limit are no overshoot: the scavenger is at them.
+	g.over *= math.Exp2(-dt / overHalf)
+	if g.started && g.bars[1] > 0 && r.Limit != Unlimited {
+		beyond := float64(r.Mapped) - float64(r.Free) - g.bars[1]
+		g.over = min(max(g.over, beyond), overMost*float64(r.Limit))
+	}
+}
+
+// raiseBar keeps the highest memory limit that a cycle still under way, or the one
+// before it, may have been started for: what is above a limit only because that
+// came down meanwhile has not run past it. bars[0] is of the running cycle.
+func (g *Governor) raiseBar(ended bool, limit float64) {
+	if ended {
+		g.bars[1], g.bars[0] = max(g.bars[0], limit), limit
+		return
+	}
+	g.bars[0] = limit
+	g.bars[1] = max(g.bars[1], limit)
+}
+
+// limit returns the memory limit for this reading, before hysteresis.
+func (g *Governor) limit(r *Reading, d *Decision) float64 {
+	live := g.lives.least(r)
+	must := float64(live + r.Unused + r.Stacks + r.Metadata)
+	base := float64(g.Baseline.MemoryLimit)
+	if r.Limit == Unlimited {
+		d.LimitReason = noKernelLimit
+		d.Spiral = g.spiral.step(r, &g.meter, live, base-must, g.budget())
+		return base
+	}
+	limit := float64(r.Limit)
+	end := float64(r.Mapped) + limit - float64(r.Usage)
+	room := max(end-max(must, float64(r.Untouched)), 0)
+	d.Room = uint64(room)
+	d.Spiral = g.spiral.step(r, &g.meter, live, room, g.budget())
+
+	// The runtime aims below the limit that it is given, by a part of the heap.
+	headroom := max(goalHeadroom*float64(live), headroomMin)
+	half := max(room-headroom, 0) / 2
+	margin := min(max(marginLeast*limit, g.arrives), marginMost*limit, half)
+	full := min(max((d.GCShare-cautionFrom)/(cautionFull-cautionFrom), 0), 1)
+	over := max(g.over, cautionMost*limit*full) * g.spiral.effect()
+	d.Margin, d.Over = uint64(margin), uint64(over)
+
+	want := end - margin - over
+	d.LimitReason = whatIsLeft
+	if least := end - half; want < least || margin == half {
+		want, d.LimitReason = least, notBelowHalf
+	}
+	rises := d.Spiral && g.OnSpiral == Rise
+	if rises {
+		want, d.LimitReason = end, hardEdge
+	}
+	if untouched := float64(r.Untouched); untouched > marginLeast*limit {
+		base += untouched
+	}
+	if want >= base && !rises {
+		want, d.LimitReason = base, userBound
+	}
+	return max(want, headroomMin)
+}
+
+// lives remembers what the last cycles marked. All that is allocated while a
+// cycle marks counts as live for it, garbage or not: with a collector that always
+// runs nearly half of the marked heap was garbage. The least of some cycles is
+// closer to what must stay, and where the heap truly grows it errs on the side of
+// a lower memory limit.
+type lives struct {
+	cycles uint64
+	marked [4]uint64
+	n      int
+}
+
+func (l *lives) step(r *Reading) {
+	if r.Cycles == l.cycles && l.n > 0 {
+		return
+	}
+	if r.Cycles < l.cycles {
+		l.n = 0
+	}
+	l.marked[l.n%len(l.marked)], l.cycles = r.Live, r.Cycles
+	l.n++
+}
+
+func (l *lives) least(r *Reading) uint64 {
+	least := r.Live
+	for i := range min(l.n, len(l.marked)) {
+		least = min(least, l.marked[i])
+	}
+	return least
+}
+
+func (g *Governor) budget() float64 {
+	if g.Budget > 0 && g.Budget < 1 {
+		return g.Budget
+	}
+	return 0.25
+}
+
+// Hysteresis. Far from the limit its exact value does not matter.
+const (
+	nearFrom = 0.80 // usage as a share of the limit
+	stepNear = 0.01 // of the limit: smaller changes are not made
+	stepFar  = 0.04
+	riseWait = 2.0 // seconds that more must be possible before the limit goes up
+)
+
+// rise is the least that was possible since more than the present limit was.
+type rise struct {
+	since time.Time
+	least float64
+}
+
+// settle decides whether want is worth a change. Down it goes at once; up when
+// the whole of the last seconds would have allowed it, and no higher.
+func (g *Governor) settle(r *Reading, want float64, d *Decision) int64 {
+	last := g.last.MemoryLimit
+	set := int64(min(want, math.MaxInt64-1024)) // a float64 has 53 bits
+	if want >= float64(g.Baseline.MemoryLimit) && want < float64(g.Baseline.MemoryLimit)+1 {
+		set = g.Baseline.MemoryLimit // to the byte
+	}
+	step := stepFar * float64(r.Limit)
+	if float64(r.Usage) >= nearFrom*float64(r.Limit) {
+		step = stepNear * float64(r.Limit)
+	}
+	switch change := want - float64(last); {
+	case r.Limit == Unlimited || !g.started || last == NoLimit && set != NoLimit:
+		g.higher = rise{}
+		return set
+	case change < 0:
+		g.higher = rise{}
+		if change <= -step || set == g.Baseline.MemoryLimit {
+			return set
+		}
+	case change >= step && g.urgent(d):
+		g.higher = rise{}
+		return set
+	case change >= step:
+		if g.higher.since.IsZero() {
+			g.higher = rise{r.Time, want}
+		}
+		g.higher.least = min(g.higher.least, want)
+		if r.Time.Sub(g.higher.since).Seconds() >= riseWait {
+			set = int64(g.higher.least)
+			if set >= g.Baseline.MemoryLimit-1 {
+				set = g.Baseline.MemoryLimit
+			}
+			g.higher = rise{}
+			return set
+		}
+	default:
+		g.higher = rise{}
+	}
+	d.LimitReason = g.last.LimitReason
+	return last
+}
+
+// urgent reports whether a limit below what was decided makes the collector run
+// for nothing: then it goes up at once.
+func (g *Governor) urgent(d *Decision) bool {
+	switch d.LimitReason {
+	case notBelowHalf, hardEdge:
+		return true
+	}
+	return false
+}
