@@ -102,3 +102,49 @@ func TestStoreWithoutADirectory(t *testing.T) {
 	_, err = s.Files()
 	require.Error(t, err)
 }
+
+// names are what is left of a store's names after the time.
+func names(t *testing.T, s *Store) (short []string) {
+	files, err := s.Files()
+	require.NoError(t, err)
+	for _, path := range files {
+		short = append(short, filepath.Base(path)[len(prefix)+len(stamp)+1:])
+	}
+	return short
+}
+
+func TestStoreKeepsTheLastSeries(t *testing.T) {
+	t.Parallel()
+	s := &Store{Dir: t.TempDir(), MaxFiles: 6}
+	begin := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
+	put := func(series int, names ...string) {
+		for _, name := range names {
+			_, err := s.PutAt(begin.Add(time.Duration(series)*time.Hour), name, text("x"))
+			require.NoError(t, err)
+		}
+	}
+	put(1, "1-a", "1-b")
+	put(2, "single")
+	put(3, "1-c", "1-d", "2-c")
+	assert.Len(t, names(t, s), 6)
+	put(3, "2-d")
+	assert.Equal(t, []string{"single", "1-c", "1-d", "2-c", "2-d"}, names(t, s), "a series goes as a whole")
+	put(4, "single4")
+	put(5, "single5")
+	put(6, "single6")
+	assert.Equal(t, []string{"1-c", "1-d", "2-c", "2-d", "single5", "single6"}, names(t, s), "and the last one after the others")
+	put(3, "3-c", "3-d")
+	assert.Equal(t, []string{"1-c", "1-d", "2-c", "2-d", "3-c", "3-d"}, names(t, s))
+	put(3, "4-c")
+	assert.Equal(t, []string{"1-c", "1-d", "3-c", "3-d", "4-c"}, names(t, s), "first and last are what is compared")
+	put(3, "4-d", "5-c", "5-d")
+	assert.Equal(t, []string{"1-c", "1-d", "4-c", "4-d", "5-c", "5-d"}, names(t, s))
+
+	s.MaxFiles = 1
+	put(3, "5-e")
+	assert.Equal(t, []string{"5-e"}, names(t, s))
+
+	_, err := s.PutAt(begin, "old clock", text("x"))
+	require.NoError(t, err)
+	assert.Equal(t, []string{"old clock"}, names(t, s), "what was written just now is never removed")
+}
