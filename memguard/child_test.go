@@ -54,6 +54,11 @@ var jobs = map[string]func() any{
 		}
 		return explained{Report: r}
 	},
+	// Services whose finalizers, or cleanups, wait for one that does not return.
+	"finalizer-stall": stalled("finalizer-stall", neverFinalized),
+	"cleanup-stall":   stalled("cleanup-stall", neverCleaned),
+	// A service of which nearly all that GOMEMLIMIT allows lives.
+	"death-spiral": spiralling,
 	// A Go process to look at, until its standard input ends.
 	"wait": func() any {
 		fmt.Println("ready")
@@ -81,9 +86,14 @@ type explained struct {
 }
 
 func init() {
-	job, ok := jobs[os.Getenv(jobEnv)]
-	if !ok {
+	name, child := os.LookupEnv(jobEnv)
+	if !child {
 		return
+	}
+	job, ok := jobs[name]
+	if !ok { // it must not run the tests, which would start it again
+		fmt.Fprintf(os.Stderr, "no job %q\n", name)
+		os.Exit(2)
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(job()); err != nil {
 		panic(err)

@@ -47,17 +47,24 @@ func (limitMissing) say(v *verdict) string {
 // peakAtGoal is what the cgroup will be charged when the heap has grown to its
 // present goal and nothing else has changed.
 func peakAtGoal(s *Sample) (uint64, bool) {
-	r := &s.Runtime
-	goal, ok1 := r.Goal.Get()
-	objects, ok2 := r.Objects.Get()
-	free, ok3 := r.Free.Get()
-	used, ok4 := s.Cgroup.undroppable().Get()
-	if !ok1 || !ok2 || !ok3 || !ok4 {
+	goal, ok := s.Runtime.Goal.Get()
+	if !ok {
+		return 0, false
+	}
+	return peakAt(s, goal)
+}
+
+// peakAt is the same for a heap of that size.
+func peakAt(s *Sample, heap uint64) (uint64, bool) {
+	objects, ok := s.Runtime.Objects.Get()
+	free, ok2 := s.Runtime.Free.Get()
+	used, ok3 := s.Cgroup.undroppable().Get()
+	if !ok || !ok2 || !ok3 {
 		return 0, false
 	}
 	// The heap grows into its idle spans first.
 	have := objects + free
-	more := goal - min(goal, have)
+	more := heap - min(heap, have)
 	return used + min(more, math.MaxUint64-used), true // the goal of GOGC=off is beyond all
 }
 

@@ -19,7 +19,8 @@ type pauseCount struct {
 
 const (
 	pauseHalf = 30 * time.Second
-	pauseMany = 3
+	pauseMany = 10
+	pauseSome = 3 // that are over 10 ms
 )
 
 func (*gcPause) id() ID { return "gc-pause" }
@@ -38,7 +39,7 @@ func (d *gcPause) step(s *Sample) verdict {
 		d.base, d.mid = d.mid, now
 	}
 	long, veryLong := over500-d.base.over500, over10-min(over10, d.base.over10)
-	if long < pauseMany {
+	if long < pauseMany && veryLong < pauseSome {
 		return clearly()
 	}
 	v := verdict{state: found, severity: Info}

@@ -22,21 +22,15 @@ const (
 func (*retainedIdle) id() ID { return "retained-idle" }
 
 func (d *retainedIdle) step(s *Sample) verdict {
-	r := &s.Runtime
-	free, ok := r.Free.Get()
-	mapped, ok2 := r.mapped().Get()
-	if !ok || !ok2 {
+	free, extra, ok := retained(&s.Runtime)
+	if !ok {
 		return blindly("the runtime's memory classes are unknown")
 	}
-	// Right after every collection half of a heap under GOGC=100 is idle: what it
-	// will grow into before the next one is not left over.
-	soon := float64(min(free, untilGoal(r)))
-	kept := soon + retainedOnWill*(float64(mapped-min(mapped, free))+soon)
-	extra := float64(free) - kept
-	if extra < retainedLeast || extra < retainedPerGo*float64(mapped) {
+	if extra == 0 {
 		d.since = time.Time{}
 		return clearly()
 	}
+	mapped, _ := s.Runtime.mapped().Get()
 	if d.since.IsZero() {
 		d.since = s.Time
 	}
@@ -50,6 +44,25 @@ func (d *retainedIdle) step(s *Sample) verdict {
 	v.add("held by the runtime", float64(mapped), UnitBytes)
 	v.add("for", stays.Seconds(), UnitSeconds)
 	return v
+}
+
+// retained is the idle heap that is backed by memory, and what of it the runtime
+// has no use for; 0 while that is little.
+func retained(r *Runtime) (free uint64, extra float64, ok bool) {
+	free, ok = r.Free.Get()
+	mapped, ok2 := r.mapped().Get()
+	if !ok || !ok2 {
+		return 0, 0, false
+	}
+	// Right after every collection half of a heap under GOGC=100 is idle: what it
+	// will grow into before the next one is not left over.
+	soon := float64(min(free, untilGoal(r)))
+	kept := soon + retainedOnWill*(float64(mapped-min(mapped, free))+soon)
+	extra = float64(free) - kept
+	if extra < retainedLeast || extra < retainedPerGo*float64(mapped) {
+		return free, 0, true
+	}
+	return free, extra, true
 }
 
 // untilGoal is how much the heap may still grow before the next cycle, 0 if

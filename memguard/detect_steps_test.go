@@ -146,6 +146,7 @@ func TestRetainedIdle(t *testing.T) {
 
 	spike := func(s *Sample, t float64) {
 		s.Runtime.Objects, s.Runtime.Live, s.Runtime.Goal = Known[uint64](20*mebi), Known[uint64](20*mebi), Known[uint64](40*mebi)
+		s.Runtime.Cycles, s.Runtime.Allocated = Known[uint64](77), Known[uint64](9000*mebi)
 		if 10 <= t && t < 110 {
 			s.Runtime.Free = Known[uint64](500 * mebi)
 		}

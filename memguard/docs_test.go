@@ -55,6 +55,9 @@ func TestFindingsNameRealMetrics(t *testing.T) {
 	for _, s := range newRuntimeReader().samples {
 		read[s.Name] = true
 	}
+	for _, s := range newRuntimeReader().cpu {
+		read[s.Name] = true
+	}
 	metric := regexp.MustCompile("`(/[^`]+:[^`]+)`")
 	found := 0
 	for _, d := range Docs() {

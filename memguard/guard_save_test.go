@@ -46,21 +46,25 @@ func TestProcessGuardSavesATrace(t *testing.T) {
 	assert.True(t, bytes.HasPrefix(b, []byte("go 1.")))
 
 	now := time.Now()
-	raised := func(id ID, s Severity, at time.Time) Event {
-		return Event{Time: at, Kind: Raised, Finding: Finding{ID: id, Severity: s}}
-	}
-	for name, e := range map[string]Event{
-		"another within the minute":      raised("gc-pause", Warning, now),
-		"a trace does not explain it":    raised("nongo-growth", Critical, now.Add(time.Hour)),
-		"not severe enough":              raised("gc-pause", Info, now.Add(time.Hour)),
-		"withdrawn":                      {Time: now.Add(time.Hour), Kind: Cleared, Finding: Finding{ID: "gc-pause", Severity: Critical}},
-		"something else cannot be seen":  {Time: now.Add(time.Hour), Kind: Lost},
-		"the process that is watched is": {Time: now.Add(time.Hour), Kind: Ended},
+	p := &g.proof
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p.tracedAt = now
+	for name, f := range map[string]Finding{
+		"another within the minute":   {ID: "gc-pause", Severity: Warning},
+		"a trace does not explain it": {ID: "nongo-growth", Severity: Critical},
+		"not severe enough":           {ID: "gc-pause", Severity: Info},
 	} {
-		assert.False(t, g.explained(e, now.Add(-time.Second)), name)
+		at := now.Add(2 * traceEvery)
+		if f.ID == "gc-pause" && f.Severity == Warning {
+			at = now.Add(time.Second)
+		}
+		assert.False(t, p.explained(f, at), name)
 	}
-	assert.True(t, g.explained(raised("gc-pause", Warning, now.Add(2*saveEvery)), now))
-	assert.True(t, g.explained(raised("gc-pause", Warning, now), time.Time{}), "the first")
+	f := Finding{ID: "gc-pause", Severity: Warning}
+	assert.True(t, p.explained(f, now.Add(2*traceEvery)))
+	p.tracedAt = time.Time{}
+	assert.True(t, p.explained(f, now), "the first")
 }
 
 // pausing finds gc-pause in every sample.

@@ -5,6 +5,8 @@ package memguard
 import (
 	"sort"
 	"time"
+
+	"github.com/memguard/memguard-go/memguard/leak"
 )
 
 // clearAfter is how long a condition must be gone before its finding is
@@ -81,6 +83,9 @@ func NewJudge() *Judge {
 		new(oomKill), new(oomForecast), new(gcOffNoLimit), new(limitAboveCgroup), new(limitMissing),
 		new(nonGoGrowth), new(spanFragmentation), new(stackBloat), new(thpRefill), new(retainedIdle),
 		new(gcPause), new(pagecachePressure), new(lazyFree),
+		new(gcDeathSpiral), new(gcStorm), new(gcOvershoot), new(sizeclassGrowth), new(scavengeIdle), new(neighbourPressure),
+		&queueStall{kind: leak.Finalizers}, &queueStall{kind: leak.Cleanups}, new(finalizerSlow),
+		new(goroutineLeak), new(goroutineGrowth), new(stackPinned),
 	}
 	j := &Judge{watched: make([]watched, len(detectors))}
 	for i, d := range detectors {
@@ -137,11 +142,21 @@ func (j *Judge) Findings() []Finding {
 			Since:    w.since,
 			Summary:  w.say(&w.standing),
 			Evidence: append([]Fact(nil), w.standing.facts[:w.standing.n]...),
-			Remedy:   w.id().doc().Remedy,
+			Remedy:   w.remedy(),
 		})
 	}
 	sort.SliceStable(fs, func(a, b int) bool { return fs[a].Severity > fs[b].Severity })
 	return fs
+}
+
+// remedy is the detector's own, if it knows one for this very case, or the table's.
+func (w *watched) remedy() string {
+	if d, ok := w.detector.(interface{ remedy() string }); ok {
+		if r := d.remedy(); r != "" {
+			return r
+		}
+	}
+	return w.id().doc().Remedy
 }
 
 // Blind returns the detectors that could not look at the last sample, and why.

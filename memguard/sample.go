@@ -6,6 +6,8 @@ import (
 	"math"
 	"time"
 
+	"github.com/memguard/memguard-go/memguard/leak"
+	"github.com/memguard/memguard-go/memguard/sizeclass"
 	"github.com/memguard/memguard-go/scavenge/smaps"
 )
 
@@ -30,8 +32,28 @@ type Sample struct {
 	Runtime Runtime
 	Process Process
 	Cgroup  Cgroup
+	Leaks   *Leaks  // nil: nobody follows the goroutines, or has looked yet
+	Queues  *Queues // nil: nobody watches them; valid until the next sample
 	Blind   []Blind // what could not be read; valid until the Source reads again
 }
+
+// Leaks is what following the goroutines has shown. It is not changed any more.
+type Leaks struct {
+	Time     time.Time      // of the last look
+	Verdicts []leak.Verdict // clusters that grow or leak, the surest first
+	Pinned   *Pinned        // nil while stacks are too small to look
+}
+
+// Pinned is the stacks that the collector cannot shrink: those of goroutines in
+// system calls or C.
+type Pinned struct {
+	Goroutines int
+	Bytes      uint64        // estimated from the depth of the calls
+	Largest    *leak.Cluster // the cluster with the most of it; nil if there is none
+}
+
+// Queues is how the queues of finalizers and cleanups do.
+type Queues struct{ Finalizers, Cleanups leak.QueueVerdict }
 
 // Blind is something that could not be seen, and why.
 type Blind struct {
@@ -61,6 +83,23 @@ type Runtime struct {
 	MemoryLimit Bytes        // GOMEMLIMIT; Unlimited when there is none
 	Cycles      Count        // completed cycles since start
 	Goroutines  Count        // since Go 1.26 with the runtime's own
+	StackScan   Bytes        // in use on stacks when the last cycle scanned them (/gc/scan/stack)
+
+	// CPU time since start, in seconds, as of the end of the last cycle: it does
+	// not move between (mgc.go, gcMarkTermination), and is unknown before the
+	// first. GCCPU is the collector's without what it took from idle processors
+	// (/cpu/classes/gc/total less gc/mark/idle); CPU is all that GOMAXPROCS allowed,
+	// used or not (/cpu/classes/total).
+	GCCPU Value[float64]
+	CPU   Value[float64]
+	// LimiterCycle is the last cycle in which the collector was held at half of the
+	// CPU, so that the heap outgrew its goal; 0 is never (/gc/limiter/last-enabled).
+	LimiterCycle Count
+
+	// Classes are the objects by size, as read at ClassesAt: at most once a second.
+	// Nil is not read. The next reading overwrites it.
+	Classes   *sizeclass.Classes
+	ClassesAt time.Time
 
 	// Stop-the-world pauses of the collector since start that were longer
 	// (/sched/pauses/total/gc; two for each cycle).
@@ -81,6 +120,18 @@ func (r *Runtime) mapped() Bytes {
 		return Known(uint64(n))
 	}
 	return Bytes{}
+}
+
+// idle is what a collection and a release could free of what is mapped: what the
+// last cycle did not mark, and idle spans.
+func (r *Runtime) idle() Bytes {
+	objects, ok := r.Objects.Get()
+	live, ok2 := r.Live.Get()
+	free, ok3 := r.Free.Get()
+	if !ok || !ok2 || !ok3 {
+		return Bytes{}
+	}
+	return Known(objects - min(objects, live) + free)
 }
 
 // heapClaimed is what the runtime believes to be backed by memory in the heap's
@@ -126,6 +177,7 @@ type Cgroup struct {
 	Swap       Bytes
 
 	Anon         Bytes // charged: more than is mapped where huge pages are not yet split
+	Mapped       Bytes // the part of Anon that is mapped, by whichever process
 	File         Bytes // page cache, less Shmem
 	Shmem        Bytes
 	ActiveFile   Bytes // reclaim lists: page cache, and anonymous memory
@@ -136,8 +188,20 @@ type Cgroup struct {
 	OOMKills Count          // processes that the kernel has killed in here
 	Pressure Value[float64] // PSI some avg10, percent of time
 
+	// Above is the ancestor that leaves less room than the cgroup itself.
+	Above Above
+
 	// Members are the processes charged to the cgroup; nil on a tick.
 	Members []Member
+}
+
+// Above is an ancestor of a cgroup whose limit will be reached first: of a pod
+// whose containers may together use more than it, for example. Dir is empty when
+// there is none.
+type Above struct {
+	Dir   string
+	Usage Bytes // siblings, and page cache, included
+	Limit Bytes
 }
 
 // undroppable is what the kernel cannot take back by dropping page cache: the

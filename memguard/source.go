@@ -146,6 +146,9 @@ func (s *Source) Read(dst *Sample) error {
 	switch {
 	case s.runtime != nil:
 		s.runtime.read(&dst.Runtime)
+		if err := s.runtime.readClasses(&dst.Runtime, dst.Time); err != nil {
+			dst.Blind = append(dst.Blind, Blind{"size classes", err.Error()})
+		}
 	case s.eye != nil:
 		s.look(dst)
 	default:

@@ -5,6 +5,9 @@ package memguard
 import (
 	"math"
 	"runtime/metrics"
+	"time"
+
+	"github.com/memguard/memguard-go/memguard/sizeclass"
 )
 
 // The metrics of one tick, in the order of runtimeReader.samples. All exist
@@ -24,35 +27,47 @@ const (
 	mMemoryLimit
 	mCycles
 	mGoroutines
+	mLimiterCycle
+	mStackScan
 	numMetrics
 )
 
 var metricNames = [numMetrics]string{
-	mTotal:       "/memory/classes/total:bytes",
-	mReleased:    "/memory/classes/heap/released:bytes",
-	mObjects:     "/memory/classes/heap/objects:bytes",
-	mUnused:      "/memory/classes/heap/unused:bytes",
-	mFree:        "/memory/classes/heap/free:bytes",
-	mStacks:      "/memory/classes/heap/stacks:bytes",
-	mOSStacks:    "/memory/classes/os-stacks:bytes",
-	mLive:        "/gc/heap/live:bytes",
-	mAllocated:   "/gc/heap/allocs:bytes",
-	mGoal:        "/gc/heap/goal:bytes",
-	mGCPercent:   "/gc/gogc:percent",
-	mMemoryLimit: "/gc/gomemlimit:bytes",
-	mCycles:      "/gc/cycles/total:gc-cycles",
-	mGoroutines:  "/sched/goroutines:goroutines",
+	mTotal:        "/memory/classes/total:bytes",
+	mReleased:     "/memory/classes/heap/released:bytes",
+	mObjects:      "/memory/classes/heap/objects:bytes",
+	mUnused:       "/memory/classes/heap/unused:bytes",
+	mFree:         "/memory/classes/heap/free:bytes",
+	mStacks:       "/memory/classes/heap/stacks:bytes",
+	mOSStacks:     "/memory/classes/os-stacks:bytes",
+	mLive:         "/gc/heap/live:bytes",
+	mAllocated:    "/gc/heap/allocs:bytes",
+	mGoal:         "/gc/heap/goal:bytes",
+	mGCPercent:    "/gc/gogc:percent",
+	mMemoryLimit:  "/gc/gomemlimit:bytes",
+	mCycles:       "/gc/cycles/total:gc-cycles",
+	mGoroutines:   "/sched/goroutines:goroutines",
+	mLimiterCycle: "/gc/limiter/last-enabled:gc-cycle",
+	mStackScan:    "/gc/scan/stack:bytes",
 }
 
 // runtimeReader reads the runtime's figures of the calling process. One batch
 // costs about a microsecond, whatever the heap's size, and stops nothing.
 type runtimeReader struct {
 	samples [numMetrics]metrics.Sample
-	// pauses is read only after a cycle: it has 162 buckets.
+	// What moves only with a cycle is read only after one: the pauses alone have
+	// 162 buckets.
+	cycles  Count // at the last read of these
 	pauses  [1]metrics.Sample
-	cycles  Count // at the last read of pauses
 	over500 Count
 	over10m Count
+	cpu     [3]metrics.Sample
+	gcCPU   Value[float64]
+	allCPU  Value[float64]
+
+	sizes     sizeclass.Reader
+	classes   sizeclass.Classes
+	classesAt time.Time
 }
 
 func newRuntimeReader() *runtimeReader {
@@ -61,6 +76,11 @@ func newRuntimeReader() *runtimeReader {
 		r.samples[i].Name = name
 	}
 	r.pauses[0].Name = "/sched/pauses/total/gc:seconds"
+	for i, name := range [...]string{
+		"/cpu/classes/gc/total:cpu-seconds", "/cpu/classes/gc/mark/idle:cpu-seconds", "/cpu/classes/total:cpu-seconds",
+	} {
+		r.cpu[i].Name = name
+	}
 	return r
 }
 
@@ -87,6 +107,9 @@ func (r *runtimeReader) read(dst *Runtime) {
 		Goal:       r.value(mGoal),
 		Cycles:     r.value(mCycles),
 		Goroutines: r.value(mGoroutines),
+
+		LimiterCycle: r.value(mLimiterCycle),
+		StackScan:    r.value(mStackScan),
 	}
 	rest := minus(dst.Total, plus(dst.Objects, dst.Unused, dst.Free, dst.Released, dst.Stacks, dst.OSStacks))
 	if n, ok := rest.Get(); ok && n >= 0 {
@@ -99,8 +122,12 @@ func (r *runtimeReader) read(dst *Runtime) {
 	if dst.Cycles != r.cycles {
 		r.cycles = dst.Cycles
 		r.readPauses()
+		r.readCPU()
 	}
 	dst.PausesOver500us, dst.PausesOver10ms = r.over500, r.over10m
+	if dst.Live.ok { // a cycle has ended
+		dst.GCCPU, dst.CPU = r.gcCPU, r.allCPU
+	}
 	if n, ok := r.value(mGCPercent).Get(); ok {
 		dst.GCPercent = gcPercent(n)
 	}
@@ -127,6 +154,37 @@ func (r *runtimeReader) readPauses() {
 		}
 	}
 	r.over500, r.over10m = Known(over500), Known(over10m)
+}
+
+// readCPU reads what the collector and the whole program took of the CPU.
+func (r *runtimeReader) readCPU() {
+	metrics.Read(r.cpu[:])
+	r.gcCPU, r.allCPU = Value[float64]{}, Value[float64]{}
+	for _, s := range r.cpu {
+		if s.Value.Kind() != metrics.KindFloat64 {
+			return
+		}
+	}
+	gc, idle, all := r.cpu[0].Value.Float64(), r.cpu[1].Value.Float64(), r.cpu[2].Value.Float64()
+	r.gcCPU, r.allCPU = Known(max(gc-idle, 0)), Known(all)
+}
+
+// classesEvery is how often the size classes are read: two histograms of 68
+// buckets.
+const classesEvery = time.Second
+
+// readClasses fills dst with the size classes, read now if it is time.
+func (r *runtimeReader) readClasses(dst *Runtime, now time.Time) error {
+	if since := now.Sub(r.classesAt); since >= classesEvery || since < 0 {
+		r.classesAt = now
+		if err := r.sizes.Read(&r.classes); err != nil {
+			return err
+		}
+	}
+	if len(r.classes.All) > 0 {
+		dst.Classes, dst.ClassesAt = &r.classes, r.classesAt
+	}
+	return nil
 }
 
 // gcPercent maps the metric's MaxUint64 for GOGC=off to -1.

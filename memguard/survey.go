@@ -140,7 +140,7 @@ func (s *Source) fullCgroup() Cgroup {
 	for _, err := range r.Errs {
 		s.unread = append(s.unread, Blind{"cgroup", err.Error()})
 	}
-	c.LimitFrom = r.LimitFrom
+	c.LimitFrom, c.Above = r.LimitFrom, above(&r)
 	c.Limit, c.High = fromLimit(r.Limit), fromLimit(r.High)
 	c.Swap = fromValue(r.Swap)
 	c.OOMKills = fromValue(r.Events.OOMKill)
@@ -150,7 +150,7 @@ func (s *Source) fullCgroup() Cgroup {
 		}
 		return Bytes{}
 	}
-	c.Anon, c.Shmem = stat(cgroup.Anon), stat(cgroup.Shmem)
+	c.Anon, c.Mapped, c.Shmem = stat(cgroup.Anon), stat(cgroup.Anon), stat(cgroup.Shmem)
 	c.ActiveFile, c.InactiveFile = stat(cgroup.ActiveFile), stat(cgroup.InactiveFile)
 	c.Unevictable = stat(cgroup.Unevictable)
 	cache := stat(cgroup.File)
@@ -183,6 +183,21 @@ func (s *Source) fullCgroup() Cgroup {
 		c.Pressure = Known(p.Avg10)
 	}
 	return c
+}
+
+// above is the ancestor that leaves the least room, if that is less than the
+// group's own limit does.
+func above(r *cgroup.Reading) Above {
+	_, dir, ok := r.Room()
+	if !ok {
+		return Above{}
+	}
+	for i, l := range r.Levels {
+		if i > 0 && l.Dir == dir {
+			return Above{Dir: dir, Usage: fromValue(l.Usage), Limit: fromLimit(l.Limit)}
+		}
+	}
+	return Above{}
 }
 
 // less is a-b, or 0 where counters that were not read at one instant make it

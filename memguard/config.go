@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memguard
+
+import (
+	"log/slog"
+
+	"github.com/memguard/memguard-go/memguard/evidence"
+	"github.com/memguard/memguard-go/memguard/shed"
+	"github.com/memguard/memguard-go/pacer"
+)
+
+// Config says what a [Guard] watches and what it may do. The zero Config guards
+// the calling process: it follows the cgroup's limit with the Go memory limit,
+// gives memory back where that pays, and keeps what it finds for
+// [Guard.Report]. Of another process it only watches.
+type Config struct {
+	// Source is what is watched; nil is the calling process. It is the guard's from
+	// then on: nobody else may use it, and the guard closes it.
+	Source *Source
+
+	// Event, if set, is called for everything that changes, in order, from the
+	// guard's goroutine: it should return soon. If it panics, the guard goes on
+	// without it for that event. [Guard.Events] is the same as a stream.
+	Event func(Event)
+
+	// Logger, if set, gets a line for everything that changes.
+	Logger *slog.Logger
+
+	// DryRun plans everything and does nothing: events of kind Planned say what
+	// would have been done.
+	DryRun bool
+
+	// Breaker is the state of the service's circuit breaker; nil couples none. It
+	// is called at every tick and should return at once. Table is the GC percent
+	// for each state; nil is the default one.
+	Breaker pacer.StateFunc
+	Table   *pacer.Table
+
+	// GCBudget is the share of all CPU that the collector may take before the guard
+	// stops asking for more, in (0,1); 0 is a quarter.
+	GCBudget float64
+
+	// OnSpiral is what is done when the live heap is so near the limit that
+	// collecting helps no longer; the zero value sheds load.
+	OnSpiral pacer.OnSpiral
+
+	// Shed is the service's limiter: the guard tells it how much room there is.
+	Shed *shed.Limiter
+
+	// Compact, if set, is called when fragmentation holds memory that no collection
+	// frees: the service copies what lives in its large structures and drops the
+	// old ones. It runs in a goroutine of its own, once at a time.
+	Compact func()
+
+	// Evidence, if set, is where profiles are kept on the way to the limit, and the
+	// black box: the last minutes of samples, findings and actions, which survive
+	// the kernel's kill.
+	Evidence *evidence.Store
+
+	// Recorder, if set, saves the last seconds of the execution trace when a
+	// finding is raised, at Warning or above, that a trace explains (gc-pause,
+	// gc-death-spiral): once in a minute at most, and not in the tick's goroutine.
+	// The guard closes it.
+	Recorder *evidence.Recorder
+}

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memguard
+
+import (
+	"time"
+
+	"github.com/memguard/memguard-go/memguard/shed"
+	"github.com/memguard/memguard-go/memguard/sizeclass"
+	"github.com/memguard/memguard-go/pacer"
+	"github.com/memguard/memguard-go/scavenge"
+)
+
+// hand is the part of a guard that acts on its own process. The controllers only
+// plan; the hand does what they say, and in a dry run only says so.
+type hand struct {
+	g   *Guard
+	dry bool
+
+	reading  pacer.Reading
+	known    bool // reading is of this tick
+	breaker  pacer.StateFunc
+	governor pacer.Governor
+	applier  *pacer.Applier
+	decision pacer.Decision
+	wanted   pacer.Setting // last applied; in a dry run planned
+	toldAt   time.Time     // when a change of the memory limit was last told
+	changes  uint64
+	clamps   uint64
+
+	releaser scavenge.Releaser
+	outcome  *scavenge.Outcome // that the releaser has not heard of
+	heap     scavenge.Heap
+	group    scavenge.Cgroup
+	class    scavenge.Class
+	classes  sizeclass.Tracker
+	classAt  time.Time
+	plan     scavenge.Plan
+
+	limiter  *shed.Limiter
+	shedding bool
+	exiting  bool
+
+	compact   func()
+	compacted compaction
+	orders    orders
+}
+
+func newHand(cfg *Config, g *Guard) *hand {
+	applier := pacer.NewApplier()
+	table := cfg.Table
+	if cfg.Breaker == nil {
+		table = nil
+	} else if table == nil {
+		table = pacer.DefaultTable()
+	}
+	return &hand{
+		g: g, dry: cfg.DryRun, breaker: cfg.Breaker, limiter: cfg.Shed, compact: cfg.Compact,
+		applier: applier, wanted: applier.Baseline(),
+		governor: pacer.Governor{Table: table, Budget: cfg.GCBudget, OnSpiral: cfg.OnSpiral},
+	}
+}
+
+// step plans and acts on one sample.
+func (h *hand) step(s *Sample) {
+	h.fill(s)
+	h.expire(s.Time)
+	h.feed()
+	h.give(s)
+	h.pace()
+	h.shed(s)
+	h.unfragment(s)
+	h.exit()
+}
+
+// fill takes from a sample what the controllers decide on. What is unknown is not
+// made up: without it they keep what they last decided.
+func (h *hand) fill(s *Sample) {
+	r, c := &s.Runtime, &s.Cgroup
+	h.known = false
+	limit, ok := c.Limit.Get()
+	used, ok2 := c.undroppable().Get()
+	mapped, ok3 := r.mapped().Get()
+	anon, ok4 := s.Process.anon().Get()
+	_, ok5 := plus(r.Objects, r.Unused, r.Free, r.Stacks, r.Metadata, r.OSStacks, r.Cycles, r.Allocated).Get()
+	goal, ok6 := r.Goal.Get() // beyond all with GOGC=off
+	if !ok || !ok2 || !ok3 || !ok4 || !ok5 || !ok6 {
+		return
+	}
+	if high, ok := bounded(c.High); ok {
+		limit = min(limit, high) // above it the kernel makes everything wait
+	}
+	h.known = true
+	h.reading = pacer.Reading{
+		Time: s.Time, Limit: limit, Usage: used, Mapped: mapped, Live: r.Live.v,
+		Objects: r.Objects.v, Unused: r.Unused.v, Free: r.Free.v, Stacks: r.Stacks.v + r.OSStacks.v,
+		Metadata: r.Metadata.v, Goal: goal, Untouched: mapped - min(mapped, anon),
+		Cycles: r.Cycles.v, Allocated: r.Allocated.v, GCCPU: r.GCCPU.v, CPU: r.CPU.v,
+		State: h.state(),
+	}
+	h.heap = scavenge.Heap{
+		Mapped: mapped, Objects: r.Objects.v, Free: r.Free.v, Stacks: r.Stacks.v, Goal: goal,
+		Allocated: r.Allocated.v, Goroutines: r.Goroutines.v, Cycles: r.Cycles.v, Live: r.Live.v, StackScan: r.StackScan.v,
+	}
+	h.group = scavenge.Cgroup{Limit: limit, Usage: used, Own: anon}
+}
+
+// state asks the service's breaker.
+func (h *hand) state() (s pacer.State) {
+	if h.breaker == nil {
+		return pacer.Closed
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s = pacer.Closed
+			h.g.note(panicked("breaker state", p))
+			h.breaker = nil // it would say so a hundred times a second
+		}
+	}()
+	return h.breaker()
+}
+
+// feed tells the limiter how much room there is.
+func (h *hand) feed() {
+	if h.limiter == nil || !h.known {
+		return
+	}
+	r := &h.reading
+	if r.Limit == Unlimited {
+		h.limiter.Update(shed.Memory{})
+		return
+	}
+	touched := r.Mapped - r.Untouched
+	h.limiter.Update(shed.Memory{
+		Limit: r.Limit, Usage: r.Usage, Must: r.Must(), Other: r.Usage - min(r.Usage, touched),
+		Free: r.Free, Margin: h.decision.Margin, Cycles: r.Cycles,
+	})
+}
+
+// pace has the governor choose the GC percent and the memory limit.
+func (h *hand) pace() {
+	if !h.known {
+		return
+	}
+	clamped := h.decision.Clamped
+	h.governor.Baseline = h.applier.Baseline() // somebody may have changed it
+	h.decision = h.governor.Step(&h.reading)
+	if d := &h.decision; d.Clamped && !clamped {
+		h.clamps++
+		h.g.note(Event{Time: h.reading.Time, Kind: Clamped, Action: Action{
+			Name: SetGCPercent, From: int64(d.Proposed), To: int64(d.GCPercent), Reason: d.Reason, DryRun: h.dry,
+		}})
+	}
+	h.apply()
+}
+
+// toldEvery bounds the events of a memory limit that follows its cgroup: each
+// change is in the black box.
+const toldEvery = time.Second
+
+// apply sets what the governor, the releaser and standing orders want.
+func (h *hand) apply() {
+	want, why := h.decision.Setting, h.decision.Reason
+	base := h.applier.Baseline()
+	if h.decision == (pacer.Decision{}) {
+		want = base // it has not decided yet
+	}
+	if p := h.plan.GCPercent; p > 0 && want.GCPercent > p {
+		want.GCPercent, why = p, h.plan.Reason.String()
+	}
+	if o := h.orders.percent; o != nil {
+		want.GCPercent = int(o.action.To)
+	}
+	if o := h.orders.limit; o != nil {
+		want.MemoryLimit = o.action.To
+	}
+	h.set(SetGCPercent, int64(h.wanted.GCPercent), int64(want.GCPercent), why)
+	h.set(SetMemoryLimit, h.wanted.MemoryLimit, want.MemoryLimit, h.decision.LimitReason)
+	h.wanted = want
+	if !h.dry {
+		h.applier.Apply(want) // if somebody changed a setting just now, the next tick knows
+	}
+}
+
+// set tells of a setting that is about to change, unless it was ordered, which is
+// an event already.
+func (h *hand) set(name ActionName, from, to int64, why string) {
+	if from == to {
+		return
+	}
+	h.changes++
+	if *h.orders.of(name) != nil {
+		return
+	}
+	if name == SetMemoryLimit {
+		if since := h.reading.Time.Sub(h.toldAt); since < toldEvery && since >= 0 {
+			return
+		}
+		h.toldAt = h.reading.Time
+	}
+	kind := Applied
+	if h.dry {
+		kind = Planned
+	}
+	h.g.note(Event{Time: h.reading.Time, Kind: kind, Action: Action{Name: name, From: from, To: to, Reason: why, DryRun: h.dry}})
+}
+
+// setting is what stands of a setting now.
+func (h *hand) setting(name ActionName) int64 {
+	if name == SetGCPercent {
+		return int64(h.wanted.GCPercent)
+	}
+	return h.wanted.MemoryLimit
+}
+
+// undo puts every setting back.
+func (h *hand) undo() {
+	base := h.applier.Baseline()
+	if h.dry {
+		return
+	}
+	for _, s := range []struct {
+		name     ActionName
+		from, to int64
+	}{
+		{SetGCPercent, int64(h.wanted.GCPercent), int64(base.GCPercent)},
+		{SetMemoryLimit, h.wanted.MemoryLimit, base.MemoryLimit},
+	} {
+		if s.from != s.to {
+			h.g.note(Event{Kind: Undone, Action: Action{Name: s.name, From: s.from, To: s.to, Reason: "the guard ends"}})
+		}
+	}
+	h.applier.Close()
+	if h.limiter != nil {
+		h.limiter.Update(shed.Memory{}) // nobody will tell it of the memory any more
+	}
+}
+
+// give asks the releaser whether memory should go back to the operating system.
+func (h *hand) give(s *Sample) {
+	in := scavenge.Reading{Time: s.Time, Releasing: h.g.busy[string(FreeOSMemory)], Outcome: h.outcome}
+	if h.known {
+		in.Heap = &h.heap
+		if h.group.Limit != Unlimited {
+			in.Cgroup = &h.group
+		}
+	}
+	if c := s.Runtime.Classes; c != nil {
+		if s.Runtime.ClassesAt != h.classAt {
+			h.classAt = s.Runtime.ClassesAt
+			h.class = largest(h.classes.Step(s.Time, c))
+		}
+		in.Class = &h.class
+	}
+	h.outcome = nil
+	h.plan = h.releaser.Step(&in)
+	if h.plan.Changed && h.plan.Grade == scavenge.Log {
+		h.g.note(Event{Time: s.Time, Kind: Planned, Action: Action{Name: FreeOSMemory, Reason: h.plan.Reason.String(), DryRun: true}})
+	}
+	if !h.plan.Release {
+		return
+	}
+	a := Action{Name: FreeOSMemory, Reason: h.plan.Reason.String(), DryRun: h.dry}
+	h.g.note(Event{Time: s.Time, Kind: Planned, Action: a})
+	if !h.dry {
+		h.release(a)
+	}
+}
+
+// largest is the growing class with the most objects, as the releaser wants it.
+func largest(growing []sizeclass.Growth) (c scavenge.Class) {
+	for i := range growing {
+		if g := &growing[i]; g.Objects > c.Objects {
+			c = scavenge.Class{Size: g.Size, Objects: g.Objects, Bytes: g.Bytes}
+		}
+	}
+	return c
+}
+
+// release gives memory back, in a goroutine of its own.
+func (h *hand) release(a Action) bool {
+	return h.g.aside(string(FreeOSMemory), true, func() func() {
+		out, err := scavenge.Release()
+		return func() {
+			if err != nil {
+				h.g.note(Event{Kind: Lost, Blind: Blind{string(FreeOSMemory), err.Error()}})
+				return
+			}
+			h.outcome = &out
+			a.Took = out.Took
+			if n, ok := out.Gained(); ok {
+				a.Gained = Known(n)
+			}
+			h.g.note(Event{Kind: Applied, Action: a})
+		}
+	})
+}
+
+// shed says when load should be refused, and when that is over. The limiter knows
+// by itself what it may admit; who has none can act on the event.
+func (h *hand) shed(s *Sample) {
+	why := ""
+	switch {
+	case h.decision.Spiral:
+		why = h.decision.Reason
+	case h.plan.Grade == scavenge.Shed:
+		why = h.plan.Reason.String()
+	}
+	if h.shedding == (why != "") {
+		return
+	}
+	h.shedding = why != ""
+	a := Action{Name: ShedLoad, Reason: why, DryRun: h.dry}
+	kind := Planned
+	if h.shedding {
+		a.To = 1
+	} else {
+		a.From, a.Reason = 1, "there is room again"
+	}
+	if h.limiter != nil && !h.dry {
+		kind = Applied
+	}
+	h.g.note(Event{Time: s.Time, Kind: kind, Action: a})
+}
+
+// status says what the hand does.
+func (h *hand) status(st *Status) {
+	st.Acts, st.DryRun = true, h.dry
+	st.Coupled, st.Breaker = h.breaker != nil, h.reading.State
+	if h.known {
+		st.Must = Known(h.reading.Must())
+	}
+	st.Decision, st.Baseline, st.Wanted = h.decision, h.applier.Baseline(), h.wanted
+	st.Grade, st.Releases = h.plan.Grade, h.releaser.Account()
+	st.Changes, st.Clamps = h.changes, h.clamps
+	if h.limiter != nil {
+		snap := h.limiter.Snapshot()
+		st.Shed = &snap
+	}
+}

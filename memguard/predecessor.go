@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memguard
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/memguard/memguard-go/memguard/evidence"
+)
+
+// diedNear is the share of its limit at which a process that then died was
+// probably killed for it.
+const diedNear = 0.9
+
+// Predecessors says how the earlier processes of this service ended that died
+// without meaning to, the last one first, one sentence each. Each is told to one
+// caller only: their black boxes in dir are set aside. A guard with a store for
+// evidence tells them as events of kind [Died].
+func Predecessors(dir string) ([]string, error) {
+	boxes, err := evidence.Previous(dir, "")
+	if err != nil {
+		return nil, fmt.Errorf("memguard: %w", err)
+	}
+	var told []string
+	for _, path := range boxes {
+		r, err := evidence.ReadBox(path)
+		switch {
+		case err != nil:
+			told = append(told, fmt.Sprintf("An earlier process of this service left %s, which cannot be read: %v.", path, err))
+		case r.State == evidence.Died:
+			told = append(told, obituary(r))
+		}
+	}
+	return told, nil
+}
+
+// obituary says in one sentence how a process ended that did not close its box.
+func obituary(r *evidence.Recording) string {
+	var last Moment
+	var worst Finding
+	end := r.Start
+	for _, rec := range r.Records {
+		if rec.Time.After(end) {
+			end = rec.Time
+		}
+		if r.Layout != BoxLayout {
+			continue
+		}
+		switch d, err := DecodeRecord(rec.Time, rec.Kind, rec.Payload); {
+		case err != nil:
+		case d.Moment != nil:
+			last = *d.Moment
+		case d.Event.Kind == Raised && d.Event.Finding.Severity >= max(worst.Severity, Warning):
+			worst = d.Event.Finding
+		case d.Event.Kind == Cleared && d.Event.Finding.ID == worst.ID:
+			worst = Finding{}
+		}
+	}
+	s := fmt.Sprintf("The predecessor, pid %d, died after %v", r.PID, end.Sub(r.Start).Round(time.Second))
+	held, ok := last.Undroppable.Get()
+	limit, ok2 := bounded(last.Limit)
+	switch {
+	case !ok || !ok2:
+	case float64(held) >= diedNear*float64(limit):
+		s += fmt.Sprintf(" at %s of its limit of %s: the kernel has probably killed it for lack of memory", mib(float64(held)), mib(float64(limit)))
+	default:
+		s += fmt.Sprintf(" at %s of its limit of %s, which is not why", mib(float64(held)), mib(float64(limit)))
+	}
+	if worst.ID != "" {
+		s += fmt.Sprintf("; what stood then: %s: %s", worst.ID, worst.Summary)
+	}
+	return s + fmt.Sprintf(" (memguard incident %s)", r.Path)
+}

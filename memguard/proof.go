@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memguard
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/memguard/memguard-go/memguard/evidence"
+)
+
+const (
+	// momentEvery bounds what the black box's ring of moments is worth: three
+	// minutes near the limit, an hour at rest.
+	momentEvery = 50 * time.Millisecond
+	boxChecked  = time.Minute
+	traceEvery  = time.Minute
+)
+
+// explainedByTrace are the findings whose cause an execution trace shows.
+var explainedByTrace = map[ID]bool{"gc-pause": true, "gc-death-spiral": true}
+
+// proof keeps what tells of the end afterwards: the black box, the profiles on
+// the way to the limit, and the trace of what a trace explains. Of another
+// process it keeps nothing.
+type proof struct {
+	g        *Guard
+	recorder *evidence.Recorder
+	tracedAt time.Time
+	profiles *evidence.Profiles
+	planner  evidence.Planner
+	ask      ID // the finding that asks for profiles
+
+	box     *evidence.Box
+	at      time.Time // of the last moment
+	checked time.Time
+	buf     [evidence.PayloadSize]byte
+}
+
+// newProof opens the black box. What cannot be kept is said, and the guard goes on.
+func newProof(cfg *Config, g *Guard) proof {
+	p := proof{g: g, recorder: cfg.Recorder}
+	if cfg.Evidence == nil || g.source.runtime == nil {
+		return p
+	}
+	p.profiles = &evidence.Profiles{Store: cfg.Evidence}
+	return p
+}
+
+// open makes the black box, after the predecessor's was looked at.
+func (p *proof) open() {
+	if p.profiles == nil {
+		return
+	}
+	dir := p.profiles.Store.Dir
+	died, err := Predecessors(dir)
+	if err != nil {
+		p.lost("predecessor", err)
+	}
+	if p.box, err = evidence.OpenBox(evidence.BoxConfig{Dir: dir, Layout: BoxLayout}); err != nil {
+		p.lost("black box", err)
+	}
+	for _, why := range died {
+		p.g.note(Event{Kind: Died, Why: why})
+	}
+}
+
+func (p *proof) close() {
+	if p.recorder != nil {
+		p.recorder.Close() // waits for a save under way
+	}
+	if p.box != nil {
+		_ = p.box.Close()
+	}
+}
+
+func (p *proof) lost(what string, err error) {
+	p.g.note(Event{Kind: Lost, Blind: Blind{what, err.Error()}})
+}
+
+// moment writes a sample into the black box.
+func (p *proof) moment(s *Sample) {
+	if since := s.Time.Sub(p.at); p.box == nil || since < momentEvery && since >= 0 {
+		return
+	}
+	p.at = s.Time
+	m := momentOf(s)
+	p.wrote(p.box.Record(s.Time, boxMoment, m.appendTo(p.buf[:0])))
+	if p.box != nil && s.Time.Sub(p.checked) >= boxChecked {
+		p.checked = s.Time
+		p.wrote(p.box.Check())
+	}
+}
+
+// event writes an event into the black box.
+func (p *proof) event(e *Event) {
+	if p.box != nil {
+		p.wrote(p.box.Note(e.Time, boxEvent, appendEvent(p.buf[:0], e, len(p.buf))))
+	}
+}
+
+// wrote gives the box up when nothing can be written into it any more.
+func (p *proof) wrote(err error) {
+	if err == nil {
+		return
+	}
+	box := p.box
+	p.box = nil
+	p.lost("black box", err)
+	_ = box.Close()
+}
+
+// raised answers a new finding with the evidence that explains it.
+func (p *proof) raised(f Finding) {
+	if f.Severity < Warning {
+		return
+	}
+	p.ask = f.ID
+	if now := p.g.sample.Time; p.explained(f, now) && p.g.aside("execution trace", true, func() func() {
+		path, err := p.recorder.Save(string(f.ID))
+		return func() { p.saved(f, path, err, "execution trace") }
+	}) {
+		p.tracedAt = now
+	}
+}
+
+// explained reports whether f is to be answered with a trace.
+func (p *proof) explained(f Finding, now time.Time) bool {
+	return p.recorder != nil && f.Severity >= Warning && explainedByTrace[f.ID] &&
+		(p.tracedAt.IsZero() || now.Sub(p.tracedAt) >= traceEvery)
+}
+
+// saved tells what became of evidence.
+func (p *proof) saved(f Finding, path string, err error, what string) {
+	if path != "" {
+		p.g.note(Event{Kind: Saved, Finding: f, Path: path})
+	}
+	if err != nil {
+		p.lost(what, err)
+	}
+}
+
+// step captures profiles on the way to the limit.
+func (p *proof) step(s *Sample) {
+	if p.profiles == nil {
+		return
+	}
+	limit, _ := bounded(s.Cgroup.Limit)
+	used, ok := s.Cgroup.undroppable().Get()
+	if !ok {
+		limit = 0 // a finding may still ask
+	}
+	goroutines, _ := s.Runtime.Goroutines.Get()
+	in := evidence.Pressure{
+		Time: s.Time, Limit: limit, Usage: used, Held: used,
+		Ask: string(p.ask), Cost: p.profiles.Cost(goroutines),
+	}
+	if idle, ok := s.Runtime.idle().Get(); ok {
+		in.Held -= min(used, idle)
+	}
+	in.Left, _ = p.g.judge.TimeLeft()
+	plan := p.planner.Step(&in)
+	if plan.Why == "" {
+		p.ask = ""
+		return
+	}
+	p.g.note(Event{Time: s.Time, Kind: Planned, Action: Action{Name: Capture, Reason: plan.Why}})
+	p.capture(plan, s)
+}
+
+// capture takes profiles, with the ledger and the findings beside them.
+func (p *proof) capture(plan evidence.Plan, s *Sample) bool {
+	now := *s
+	now.Blind = slices.Clone(s.Blind)
+	report := newReport(&now, p.g.judge, 0)
+	var about Finding
+	for _, f := range report.Findings {
+		if f.ID == p.ask {
+			about = f
+		}
+	}
+	if !p.g.aside("capture", true, func() func() {
+		var text bytes.Buffer
+		_ = Text{}.Report(&text, report)
+		c, err := p.profiles.Capture(plan, evidence.Attachment{Name: "report.txt", Content: text.Bytes()})
+		return func() {
+			for _, path := range c.Paths {
+				p.saved(about, path, nil, "")
+			}
+			if err != nil {
+				p.lost("profiles", err)
+			}
+			if plan.LeftOut != "" {
+				p.lost("profiles", fmt.Errorf("left out: %s", plan.LeftOut))
+			}
+		}
+	}) {
+		return false
+	}
+	p.ask = ""
+	return true
+}

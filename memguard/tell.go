@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memguard
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// note puts an event into the stream and the black box. The callback and the log
+// come later, without the lock. The intent is kept before the effect.
+func (g *Guard) note(e Event) Event {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	e = g.journal.add(e)
+	g.proof.event(&e)
+	g.pending = append(g.pending, e)
+	return e
+}
+
+// tellAll hands what was noted to the log and the callback.
+func (g *Guard) tellAll() {
+	g.mu.Lock()
+	events := g.pending
+	g.pending = nil
+	g.mu.Unlock()
+	for _, e := range events {
+		g.write(e)
+		g.tell(e)
+	}
+}
+
+func panicked(where string, p any) Event {
+	return Event{Time: time.Now(), Kind: Lost, Blind: Blind{What: where, Why: fmt.Sprint("panic: ", p)}}
+}
+
+// tell hands an event to the callback.
+func (g *Guard) tell(e Event) {
+	if g.event == nil {
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			lost := g.journal.add(panicked("event callback", p))
+			defer func() { _ = recover() }() // then it does not want to hear of it
+			g.event(lost)
+		}
+	}()
+	g.event(e)
+}
+
+// write logs an event.
+func (g *Guard) write(e Event) {
+	if g.log == nil {
+		return
+	}
+	defer func() { _ = recover() }() // a handler of somebody else's
+	level, message, attrs := e.logged()
+	g.log.LogAttrs(context.Background(), level, "memguard: "+message, attrs...)
+}
+
+// logged is an event as a line of a log.
+func (e *Event) logged() (slog.Level, string, []slog.Attr) {
+	attrs := []slog.Attr{slog.String("event", string(e.Kind))}
+	switch e.Kind {
+	case Raised, Cleared, Saved:
+		f := &e.Finding
+		attrs = append(attrs, slog.String("finding", string(f.ID)))
+		if e.Kind == Saved {
+			return slog.LevelInfo, "evidence saved", append(attrs, slog.String("path", e.Path))
+		}
+		if e.Kind == Cleared {
+			return slog.LevelInfo, "over: " + f.Summary, attrs
+		}
+		level := [...]slog.Level{Info: slog.LevelInfo, Warning: slog.LevelWarn, Critical: slog.LevelError}[f.Severity]
+		return level, f.Summary, append(attrs, slog.String("severity", f.Severity.String()), slog.String("remedy", f.Remedy))
+	case Lost:
+		return slog.LevelWarn, e.Blind.What + ": " + e.Blind.Why, attrs
+	case Died:
+		return slog.LevelWarn, e.Why, attrs
+	case Ended:
+		return slog.LevelInfo, "the watched process has ended", attrs
+	}
+	a := &e.Action
+	level := slog.LevelInfo
+	if e.Kind == Planned && !a.DryRun || e.Kind == Clamped {
+		level = slog.LevelDebug // what comes of it follows
+	}
+	attrs = append(attrs, slog.String("action", string(a.Name)), slog.Int64("from", a.From), slog.Int64("to", a.To))
+	if a.DryRun {
+		attrs = append(attrs, slog.Bool("dry_run", true))
+	}
+	if a.By != "" {
+		attrs = append(attrs, slog.String("by", a.By))
+	}
+	if a.Took > 0 {
+		attrs = append(attrs, slog.Duration("took", a.Took))
+	}
+	if n, ok := a.Gained.Get(); ok {
+		attrs = append(attrs, slog.Int64("gained_bytes", n))
+	}
+	return level, string(a.Name) + ": " + a.Reason, attrs
+}
+
+// aside does what takes long in a goroutine of its own, one of a name at a time.
+// What do returns is done in the guard's goroutine afterwards, unless the guard
+// has ended. Close waits, unless the code is somebody else's and may never return.
+func (g *Guard) aside(name string, wait bool, do func() (then func())) bool {
+	if g.busy[name] {
+		return false
+	}
+	g.busy[name] = true
+	if wait {
+		g.asides.Add(1)
+	}
+	go func() {
+		if wait {
+			defer g.asides.Done()
+		}
+		then := func() {}
+		func() {
+			defer func() {
+				if p := recover(); p != nil {
+					then = func() { g.note(panicked(name, p)) }
+				}
+			}()
+			then = do()
+		}()
+		select {
+		case g.finished <- func() { delete(g.busy, name); then() }:
+		case <-g.done:
+		}
+	}()
+	return true
+}
