@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package incident tells how a process ended from what it left behind: its black
+// box, the profiles that were captured on its way to the limit, and what the
+// kernel still counts.
+package incident
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/memguard/memguard-go/memguard"
+	"github.com/memguard/memguard-go/memguard/evidence"
+)
+
+// Cause says how a process ended.
+type Cause string
+
+// The causes, the worst first.
+const (
+	OOMKill      Cause = "oom-kill"          // the kernel counted it
+	OOMSuspected Cause = "oom-suspected"     // near its limit, and then nothing more
+	Restarted    Cause = "machine-restarted" // the machine was started anew since
+	OtherDeath   Cause = "other-death"       // not near its limit, and not as it meant to
+	NotKnown     Cause = "unknown"           // it did not close its box; whether it runs cannot be seen here
+	StillRunning Cause = "running"
+	CleanExit    Cause = "clean-exit" // as it meant to
+)
+
+// Severity ranks a cause as a finding: an OOM kill, also a suspected one, is
+// critical, any other end that was not meant is a warning, and the rest is 0.
+func (c Cause) Severity() memguard.Severity {
+	switch c {
+	case OOMKill, OOMSuspected:
+		return memguard.Critical
+	case Restarted, OtherDeath, NotKnown:
+		return memguard.Warning
+	}
+	return 0
+}
+
+// Moment is the memory at one instant. Sizes are bytes.
+type Moment struct {
+	Time        time.Time             `json:"time"`
+	Usage       memguard.Bytes        `json:"usage"`       // charged to the cgroup
+	Undroppable memguard.Bytes        `json:"undroppable"` // of that, what the kernel cannot take back; the page cache it can
+	Limit       memguard.Bytes        `json:"limit"`       // unknown also where there is none
+	Mapped      memguard.Bytes        `json:"mapped"`      // what the Go runtime holds of the OS
+	Live        memguard.Bytes        `json:"live"`        // heap, marked by the last cycle
+	Stacks      memguard.Bytes        `json:"stacks"`      // of goroutines
+	Goal        memguard.Bytes        `json:"goal"`        // heap at which the next cycle ends
+	GCPercent   memguard.Value[int64] `json:"gc_percent"`  // -1 is off
+	Goroutines  memguard.Count        `json:"goroutines"`
+	OOMKills    memguard.Count        `json:"oom_kills"` // of the cgroup so far
+}
+
+// Kind says what a Note is about.
+type Kind string
+
+// The kinds of notes.
+const (
+	Finding Kind = "finding"
+	Action  Kind = "action"
+	Other   Kind = "other" // what could no longer be seen, was saved, and the like
+)
+
+// Note is something that was found or done.
+type Note struct {
+	Time     time.Time         `json:"time"`
+	Kind     Kind              `json:"kind"`
+	Severity memguard.Severity `json:"severity,omitempty"` // of a finding
+	Name     string            `json:"name"`               // a finding's id, an action's name
+	Text     string            `json:"text"`
+}
+
+// Line is one record of a black box, read: a moment or a note.
+type Line struct {
+	Moment *Moment
+	Note   *Note
+}
+
+// Options are what an incident is read with.
+type Options struct {
+	Last     time.Duration  // so much of the timeline; 0 is 2 minutes
+	OOMKills memguard.Count // of the process's cgroup, as the kernel counts now; may be unknown
+	Boot     string         // id of this machine's start, for a box of this machine; "" is not known
+
+	decode func(layout uint32, r evidence.BoxRecord) (Line, error) // nil is decode
+}
+
+// Incident is the end of one process, or of one that runs its state so far.
+type Incident struct {
+	Verdict string `json:"verdict"` // one or two sentences
+	Cause   Cause  `json:"cause"`
+
+	Service string         `json:"service"`
+	PID     int            `json:"pid"`
+	Build   string         `json:"build"`
+	Started time.Time      `json:"started"`
+	Last    time.Time      `json:"last"`                    // sign of life
+	Closed  time.Time      `json:"closed,omitzero"`         // when it ended as it meant to
+	Growth  *float64       `json:"growth_bytes_per_second"` // of what cannot be dropped, in the last seconds; nil is unknown
+	Before  memguard.Count `json:"oom_kills_before"`        // as the process counted them
+	After   memguard.Count `json:"oom_kills_after"`         // as the kernel counts them now
+
+	Moments []Moment        `json:"moments"` // of the last minutes
+	Notes   []Note          `json:"notes"`   // all that are left
+	Files   []string        `json:"files"`   // captured while it lived
+	Pairs   []evidence.Pair `json:"-"`       // of the heap profiles among them
+
+	Box     string `json:"box"`
+	Records int    `json:"records"` // in the box
+	Torn    int    `json:"torn"`    // with a wrong checksum
+	Missing uint64 `json:"missing"` // that should be there
+	Unread  int    `json:"unread"`  // whole, and not understood
+	Why     string `json:"why_unread,omitempty"`
+}
+
+// ErrNone says that a directory has no black box.
+var ErrNone = errors.New("no black box")
+
+// Find returns the boxes that a path means, the newest first: those in a
+// directory, or the file itself.
+func Find(path string) ([]string, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("incident: %w", err)
+	}
+	if !st.IsDir() {
+		return []string{path}, nil
+	}
+	boxes, err := evidence.Boxes(path)
+	if err != nil {
+		return nil, fmt.Errorf("incident: %w", err)
+	}
+	if len(boxes) == 0 {
+		return nil, fmt.Errorf("incident: %s: %w", path, ErrNone)
+	}
+	slices.Reverse(boxes)
+	return boxes, nil
+}
+
+// Read reads one box, and finds what was captured beside it. A record that cannot
+// be understood is counted, and no error.
+func Read(box string, o Options) (*Incident, error) {
+	r, err := evidence.ReadBox(box)
+	if err != nil {
+		return nil, fmt.Errorf("incident: %w", err)
+	}
+	i := &Incident{
+		Service: r.Service, PID: r.PID, Build: r.Build, Started: r.Start, Last: r.Start, Closed: r.End,
+		Box: box, Records: len(r.Records), Torn: r.Torn, Missing: r.Missing, After: o.OOMKills,
+	}
+	i.read(r, o)
+	i.Growth = growth(i.Moments)
+	i.judge(r, o)
+	// The timeline's last part; what is judged is the end of it in any case.
+	from := i.Last.Add(-cmp.Or(o.Last, 2*time.Minute))
+	i.Moments = slices.DeleteFunc(i.Moments, func(m Moment) bool { return m.Time.Before(from) })
+	return i, i.gather(r)
+}
+
+// read decodes the records.
+func (i *Incident) read(r *evidence.Recording, o Options) {
+	read := o.decode
+	if read == nil {
+		read = decode
+	}
+	for n, rec := range r.Records {
+		if n == len(r.Records)-1 {
+			i.Last = rec.Time
+		}
+		line, err := read(r.Layout, rec)
+		switch {
+		case err != nil:
+			i.Unread++
+			i.Why = err.Error()
+		case line.Moment != nil:
+			i.Moments = append(i.Moments, *line.Moment)
+			if _, ok := line.Moment.OOMKills.Get(); ok {
+				i.Before = line.Moment.OOMKills
+			}
+		case line.Note != nil:
+			i.Notes = append(i.Notes, *line.Note)
+		}
+	}
+}
+
+// held is what counts against the limit: a full page cache kills nobody.
+func (m *Moment) held() (uint64, bool) {
+	if n, ok := m.Undroppable.Get(); ok {
+		return n, true
+	}
+	return m.Usage.Get()
+}
+
+// growth is how fast what is held grew in the last three seconds, in bytes a second.
+func growth(ms []Moment) *float64 {
+	var first, last *Moment
+	for n := range slices.Backward(ms) {
+		m := &ms[n]
+		if _, ok := m.held(); !ok {
+			continue
+		}
+		if last == nil {
+			last = m
+		}
+		if last.Time.Sub(m.Time) > 3*time.Second {
+			break
+		}
+		first = m
+	}
+	if last == nil || !first.Time.Before(last.Time) {
+		return nil
+	}
+	from, _ := first.held()
+	to, _ := last.held()
+	g := (float64(to) - float64(from)) / last.Time.Sub(first.Time).Seconds()
+	return &g
+}
+
+// near is the share of the limit from which an end without a word is suspected
+// to be an OOM kill. It is also suspected where what is held would have been there
+// a second later: at rest the box has a moment a second.
+const near = 0.90
+
+// judge says how it ended.
+func (i *Incident) judge(r *evidence.Recording, o Options) {
+	who := fmt.Sprintf("%s (pid %d)", i.Service, i.PID)
+	lived := i.Last.Sub(i.Started).Round(time.Second)
+	usage, limit, share, known := i.fill()
+	state := "its last record does not say how much memory it had"
+	if known {
+		state = fmt.Sprintf("its last record shows %s of %s (%.0f %%)", mib(usage), mib(limit), 100*share)
+		if i.Growth != nil && *i.Growth > 1<<20 {
+			state += fmt.Sprintf(", growing by %s a second", mib(*i.Growth))
+		}
+	}
+	before, ok := i.Before.Get()
+	after, ok2 := i.After.Get()
+	switch {
+	case r.State == evidence.Closed:
+		i.Last = i.Closed
+		i.Cause, i.Verdict = CleanExit, fmt.Sprintf("%s ended as it meant to, after %v.", who, i.Closed.Sub(i.Started).Round(time.Second))
+	case r.State == evidence.Running:
+		i.Cause, i.Verdict = StillRunning, fmt.Sprintf("%s is running; %s.", who, state)
+	case ok && ok2 && after > before:
+		i.Cause = OOMKill
+		i.Verdict = fmt.Sprintf("%s was killed by the kernel for lack of memory after %v: the cgroup's oom_kill went from %d to %d; %s.", who, lived, before, after, state)
+	case known && (share >= near || i.Growth != nil && usage+*i.Growth >= limit):
+		i.Cause = OOMSuspected
+		i.Verdict = fmt.Sprintf("%s died after %v, and an OOM kill is suspected: %s, and it did not close its black box.", who, lived, state)
+		if ok && ok2 {
+			i.Verdict += fmt.Sprintf(" But the cgroup that was asked counts no kill since (oom_kill %d): it may be another one.", after)
+		}
+	case o.Boot != "" && r.Boot != "" && o.Boot != r.Boot:
+		i.Cause = Restarted
+		i.Verdict = fmt.Sprintf("%s did not close its black box, and the machine was started anew since: %s.", who, state)
+	case r.State == evidence.Unknown:
+		i.Cause = NotKnown
+		i.Verdict = fmt.Sprintf("%s has not closed its black box; whether it runs cannot be seen here: %s.", who, state)
+	case !known:
+		i.Cause = OtherDeath
+		i.Verdict = fmt.Sprintf("%s died after %v, without closing its black box: %s. Exit 137 and a higher oom_kill would say that the kernel killed it.", who, lived, state)
+	default:
+		i.Cause = OtherDeath
+		i.Verdict = fmt.Sprintf("%s died after %v, and not for lack of memory by what is left: %s. A panic (exit 2, see its log), a SIGKILL from elsewhere or a failed probe leave this picture.", who, lived, state)
+	}
+}
+
+// fill is how full it was at the last moment that says so.
+func (i *Incident) fill() (usage, limit, share float64, ok bool) {
+	for _, m := range slices.Backward(i.Moments) {
+		u, ok := m.held()
+		l, ok2 := m.Limit.Get()
+		if ok && ok2 && l > 0 {
+			return float64(u), float64(l), float64(u) / float64(l), true
+		}
+	}
+	return 0, 0, 0, false
+}
+
+// gather finds the files that were captured while the process lived.
+func (i *Incident) gather(r *evidence.Recording) error {
+	files, err := (&evidence.Store{Dir: filepath.Dir(i.Box)}).Files()
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // the box could be read: that is what was asked for
+	}
+	if err != nil {
+		return fmt.Errorf("incident: %w", err)
+	}
+	// The name of a series is when it began; a minute is for the writing.
+	from, to := i.Started.Add(-time.Second), i.Last.Add(time.Minute)
+	for _, path := range files {
+		if at, ok := evidence.PutTime(path); ok && !at.Before(from) && (r.State == evidence.Running || !at.After(to)) {
+			i.Files = append(i.Files, path)
+		}
+	}
+	i.Pairs = evidence.Pairs(i.Files)
+	return nil
+}
+
+// mib renders a byte count.
+func mib(n float64) string { return fmt.Sprintf("%.1f MiB", n/(1<<20)) }
+
+// clean makes a text that another process has chosen safe for a terminal.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || 0x7f <= r && r < 0xa0 || r == 0xfffd || 0x2028 <= r && r <= 0x202e || 0x2066 <= r && r <= 0x2069 {
+			return '?'
+		}
+		return r
+	}, s)
+}
