@@ -22,7 +22,7 @@ func (limitMissing) step(s *Sample) verdict {
 	if !ok {
 		return blindly("the Go memory limit is unknown")
 	}
-	if percent, ok := r.GCPercent.Get(); !isBounded || goLimit < Unlimited || ok && percent < 0 {
+	if percent, ok := r.GCPercent.Get(); !isBounded || s.Paced || goLimit < Unlimited || ok && percent < 0 {
 		return clearly() // GOGC=off without a limit is gc-off-no-limit
 	}
 	v := verdict{state: found, severity: Info}
@@ -82,7 +82,7 @@ func (limitAboveCgroup) step(s *Sample) verdict {
 	}
 	limit, ok := bounded(s.Cgroup.Limit)
 	goLimit, ok2 := bounded(s.Runtime.MemoryLimit)
-	if !ok || !ok2 {
+	if !ok || !ok2 || s.Paced {
 		return clearly()
 	}
 	var others uint64

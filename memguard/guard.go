@@ -169,6 +169,7 @@ func (g *Guard) tick() (next time.Duration, err error) {
 	if g.leaks != nil {
 		g.leaks.fill(s)
 	}
+	s.Paced = g.hand != nil && g.hand.paces(s)
 	g.ticks++
 	g.beat.Store(int64(s.Time.Sub(g.born)))
 	g.proof.moment(s)
@@ -180,6 +181,9 @@ func (g *Guard) tick() (next time.Duration, err error) {
 	next = g.pace.next(s)
 	if g.hand != nil {
 		g.hand.step(s)
+		if s.Paced {
+			next = min(next, tickPaced)
+		}
 	}
 	g.proof.step(s)
 	return next, nil

@@ -54,11 +54,20 @@ func newHand(cfg *Config, g *Guard) *hand {
 	} else if table == nil {
 		table = pacer.DefaultTable()
 	}
+	if cfg.Shed != nil {
+		cfg.Shed.SetLook(g.source.usageNow)
+	}
 	return &hand{
 		g: g, dry: cfg.DryRun, breaker: cfg.Breaker, limiter: cfg.Shed, compact: cfg.Compact,
 		applier: applier, wanted: applier.Baseline(),
 		governor: pacer.Governor{Table: table, Budget: cfg.GCBudget, OnSpiral: cfg.OnSpiral},
 	}
+}
+
+// paces reports whether the memory limit is the guard's.
+func (h *hand) paces(s *Sample) bool {
+	_, limited := bounded(s.Cgroup.Limit)
+	return !h.dry && limited
 }
 
 // step plans and acts on one sample.
@@ -93,7 +102,7 @@ func (h *hand) fill(s *Sample) {
 	h.known = true
 	h.reading = pacer.Reading{
 		Time: s.Time, Limit: limit, Usage: used, Mapped: mapped, Live: r.Live.v,
-		Objects: r.Objects.v, Unused: r.Unused.v, Free: r.Free.v, Stacks: r.Stacks.v + r.OSStacks.v,
+		Objects: r.Objects.v, Unused: r.Unused.v, Free: r.Free.v, Stacks: r.stacksStay() + r.OSStacks.v,
 		Metadata: r.Metadata.v, Goal: goal, Untouched: mapped - min(mapped, anon),
 		Cycles: r.Cycles.v, Allocated: r.Allocated.v, GCCPU: r.GCCPU.v, CPU: r.CPU.v,
 		State: h.state(),

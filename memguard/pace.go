@@ -9,6 +9,7 @@ import (
 
 const (
 	tickRest    = time.Second           // nothing moves, or the limit is far or unknown
+	tickPaced   = 50 * time.Millisecond // the same for a guard that acts: a burst from rest may take a second to kill
 	tickFastest = 10 * time.Millisecond // about to hit it
 	ticksAhead  = 20                    // looks that should still fit before the limit is reached
 	// A burst does not announce itself: even at rest count on the whole limit

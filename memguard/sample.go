@@ -35,6 +35,9 @@ type Sample struct {
 	Leaks   *Leaks  // nil: nobody follows the goroutines, or has looked yet
 	Queues  *Queues // nil: nobody watches them; valid until the next sample
 	Blind   []Blind // what could not be read; valid until the Source reads again
+
+	// Paced says that a guard moves the Go memory limit with what the cgroup leaves.
+	Paced bool
 }
 
 // Leaks is what following the goroutines has shown. It is not changed any more.
@@ -120,6 +123,17 @@ func (r *Runtime) mapped() Bytes {
 		return Known(uint64(n))
 	}
 	return Bytes{}
+}
+
+// stacksStay is what collections leave of the stacks: each halves those of which
+// less than a quarter is in use (runtime/stack.go, shrinkstack). It is 0 before
+// the first.
+func (r *Runtime) stacksStay() uint64 {
+	const inUse = 4
+	if r.StackScan.v > math.MaxUint64/inUse {
+		return r.Stacks.v
+	}
+	return min(r.Stacks.v, inUse*r.StackScan.v)
 }
 
 // idle is what a collection and a release could free of what is mapped: what the

@@ -43,6 +43,7 @@ type Source struct {
 	reading   Cgroup // last full reading of the cgroup
 	readAt    time.Time
 	unread    []Blind // in that reading
+	glance    atomic.Pointer[glance]
 	blind     []Blind // found at opening
 	buf       [256]byte
 }
@@ -167,6 +168,23 @@ func (s *Source) look(dst *Sample) {
 	}
 	metadata, _ := dst.Runtime.Metadata.Get()
 	s.layout.Store(&layout{heap, metadata})
+}
+
+// glance is what it takes to read the usage between two samples.
+type glance struct {
+	group *cgroup.Group
+	cache uint64 // page cache as of the last full reading
+}
+
+// usageNow reads what is charged to the cgroup and cannot be dropped. It may be
+// called from any goroutine at any time.
+func (s *Source) usageNow() (uint64, bool) {
+	g := s.glance.Load()
+	if g == nil {
+		return 0, false
+	}
+	n, err := g.group.Usage()
+	return n - min(n, g.cache), err == nil
 }
 
 // readRSS reads statm last of a tick's figures, so that a process that ended

@@ -95,6 +95,9 @@ func (s *Source) readCgroup(dst *Sample) {
 	if since := dst.Time.Sub(s.readAt); since >= cgroupEvery || since < 0 {
 		s.readAt = dst.Time
 		s.reading = s.fullCgroup()
+		if cache, ok := plus(s.reading.ActiveFile, s.reading.InactiveFile).Get(); ok {
+			s.glance.Store(&glance{s.group, cache})
+		}
 	}
 	dst.Cgroup = s.reading
 	dst.Blind = append(dst.Blind, s.unread...) // as of the last second, like the rest
