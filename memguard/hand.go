@@ -131,8 +131,8 @@ func (h *hand) state() (s pacer.State) {
 
 // feed tells the limiter how much room there is.
 func (h *hand) feed() {
-	if h.limiter == nil || !h.known {
-		return
+	if h.limiter == nil || h.dry || !h.known {
+		return // in a dry run the limiter hears of no limit, and admits everything
 	}
 	r := &h.reading
 	if r.Limit == Unlimited {
@@ -241,7 +241,8 @@ func (h *hand) undo() {
 	}
 	h.applier.Close()
 	if h.limiter != nil {
-		h.limiter.Update(shed.Memory{}) // nobody will tell it of the memory any more
+		h.limiter.SetLook(nil) // nobody will tell it of the memory any more
+		h.limiter.Update(shed.Memory{})
 	}
 }
 

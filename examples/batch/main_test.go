@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/memguard/memguard-go/memguard"
+	"github.com/memguard/memguard-go/memguard/shed"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestBatch(t *testing.T) {
+	t.Parallel()
+	limiter := shed.New(shed.Config{})
+	guard := memguard.Start(memguard.Config{Shed: limiter})
+	defer guard.Close()
+	var out bytes.Buffer
+	err := run(t.Context(), limiter, strings.NewReader(strings.Repeat("1\n", 20)+"much\n-1\n"), &out)
+	require.ErrorContains(t, err, `line 21: "much": want 0 to 1024 mebibytes`)
+	require.ErrorContains(t, err, `line 22: "-1"`)
+	assert.Equal(t, 20, strings.Count(out.String(), "bytes from 1048564"), out.String())
+}
+
+// With the memory full jobs wait, and are done when there is room.
+func TestBatchWaits(t *testing.T) {
+	t.Parallel()
+	const mib = 1 << 20
+	limiter := shed.New(shed.Config{})
+	limiter.Update(shed.Memory{Limit: 64 * mib, Usage: 64 * mib, Must: 50 * mib})
+	time.AfterFunc(200*time.Millisecond, func() {
+		limiter.Update(shed.Memory{Limit: 64 * mib, Usage: 20 * mib, Must: 10 * mib})
+	})
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), limiter, strings.NewReader(strings.Repeat("1\n", 10)), &out))
+	assert.Equal(t, 10, strings.Count(out.String(), "\n"))
+	s := limiter.Snapshot()
+	assert.EqualValues(t, 1, s.Braked)
+
+	limiter.Update(shed.Memory{Limit: 64 * mib, Usage: 64 * mib, Must: 50 * mib})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	err := run(ctx, limiter, strings.NewReader("1\n"), &out)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shed
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// body fails the test when it is read.
+type body struct{ t *testing.T }
+
+func (b body) Read([]byte) (int, error) { b.t.Error("the body was read"); return 0, io.EOF }
+
+func TestHandler(t *testing.T) {
+	t.Parallel()
+	l, leaves := full(t, Config{Wait: -1})
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /items/{id}", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.PathValue("id")) })
+	mux.HandleFunc("/panic", func(http.ResponseWriter, *http.Request) { panic("on purpose") })
+	mux.HandleFunc("/tree/{x}/", func(http.ResponseWriter, *http.Request) {})
+	h := l.Handler(mux)
+	l.core.route("POST /items/{id}").cost = 10 * mib
+
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("POST", "/items/1", body{t}))
+	assert.Equal(t, http.StatusServiceUnavailable, w.Code)
+	after, err := strconv.Atoi(w.Header().Get("Retry-After"))
+	require.NoError(t, err)
+	assert.True(t, 1 <= after && after <= 3)
+	assert.Equal(t, refusedBody, w.Body.String())
+
+	leaves[0]()
+	w = httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("POST", "/items/1", strings.NewReader("x")))
+	assert.Equal(t, http.StatusOK, w.Code)
+	assert.Equal(t, "1", w.Body.String())
+	assert.Panics(t, func() { h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/panic", nil)) })
+	assert.Equal(t, 8, l.core.inFlight, "a handler that panics has left")
+
+	// What strangers ask for makes no routes.
+	for i := range 100 {
+		for _, path := range []string{"/nothing/", "/tree/", "//", "/tree/x/../"} {
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path+strconv.Itoa(i), nil))
+		}
+	}
+	var names []string
+	for _, r := range l.Snapshot().Routes {
+		names = append(names, r.Route)
+	}
+	assert.Equal(t, []string{otherName, "work", "POST /items/{id}", "/panic"}, names)
+}
+
+// The handler may stand inside the mux, and its caller may name the work.
+func TestHandlerRoute(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{}, "GET /a"},
+		{Config{Work: func(r *http.Request) Work { return Work{Route: r.Method, Priority: High} }}, "GET"},
+		{Config{Work: func(r *http.Request) Work { return Work{Priority: High} }}, "GET /a"},
+	} {
+		l := New(tt.cfg)
+		mux := http.NewServeMux()
+		mux.Handle("GET /a", l.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+		mux.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/a", nil))
+		routes := l.Snapshot().Routes
+		require.Len(t, routes, 1)
+		assert.Equal(t, tt.want, routes[0].Route)
+	}
+}
+
+func dial(t *testing.T, ln net.Listener) {
+	t.Helper()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+}
+
+// refused reports whether a new connection is closed by the other side.
+func refused(t *testing.T, ln net.Listener) bool {
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		return true
+	}
+	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_, err = c.Read(make([]byte, 1))
+	var timeout net.Error
+	return err != nil && !(errors.As(err, &timeout) && timeout.Timeout())
+}
+
+func TestListener(t *testing.T) {
+	t.Parallel()
+	l := New(Config{})
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ln := l.Listener(inner)
+	defer ln.Close()
+	accepted := make(chan net.Conn, 100)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	m := tight()
+	l.Update(m)
+	l.mu.Lock()
+	l.core.connection, l.core.peak = 0.4*mib, 90*mib // room for 16
+	l.mu.Unlock()
+	var ours []net.Conn
+	for range connectionsLeast {
+		dial(t, ln)
+		ours = append(ours, <-accepted)
+	}
+	assert.True(t, refused(t, ln), "one too many")
+	s := l.Snapshot()
+	assert.Equal(t, connectionsLeast, s.Connections)
+	assert.EqualValues(t, 1, s.ConnectionsRefused)
+
+	// A connection that has long been quiet makes room; one whose handler is at work does not.
+	past := int64(l.now() - quietAfter)
+	for _, c := range ours[1:] {
+		c.(*tcpConn).asked.Store(true)
+		c.(*tcpConn).last.Store(past)
+	}
+	assert.True(t, refused(t, ln))
+	ours[0].(*tcpConn).last.Store(past)
+	dial(t, ln)
+	<-accepted
+	_, err = ours[0].Write([]byte("x"))
+	require.ErrorIs(t, err, net.ErrClosed)
+	ours[0].Close()
+	s = l.Snapshot()
+	assert.Equal(t, connectionsLeast, s.Connections)
+	assert.EqualValues(t, 1, s.ConnectionsClosed)
+
+	ours[1].Close()
+	ours[1].Close()
+	assert.Equal(t, connectionsLeast-1, l.Snapshot().Connections)
+
+	// Far from the limit there is no bound.
+	m.Usage = 10 * mib
+	l.Update(m)
+	for range 50 {
+		dial(t, ln)
+		<-accepted
+	}
+}
+
+// net/http finds in our connections what it looks for in a net.TCPConn.
+func TestListenerServes(t *testing.T) {
+	t.Parallel()
+	l := New(Config{})
+	s := httptest.NewUnstartedServer(l.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFile(w, r, "http_test.go")
+	})))
+	s.Listener = l.Listener(s.Listener)
+	s.Start()
+	resp, err := http.Get(s.URL)
+	require.NoError(t, err)
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	resp.Body.Close()
+	assert.Contains(t, string(text), "TestListenerServes")
+	assert.Equal(t, 1, l.Snapshot().Connections)
+	http.DefaultClient.CloseIdleConnections()
+	s.Close()
+	assert.Zero(t, l.Snapshot().Connections)
+	var c net.Conn = &tcpConn{}
+	assert.Implements(t, (*io.ReaderFrom)(nil), c)
+	assert.Implements(t, (*interface{ CloseWrite() error })(nil), c)
+}

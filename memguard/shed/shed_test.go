@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// tight is a memory in which the model binds: 100 MiB of room.
+func tight() Memory {
+	return Memory{Limit: 128 * mib, Usage: 100 * mib, Must: 20 * mib, Other: 4 * mib, Margin: 4 * mib}
+}
+
+// full is a limiter with a learned cost of 10 MiB for "work" and as many in
+// flight as it admits.
+func full(t *testing.T, cfg Config) (l *Limiter, leaves []func()) {
+	t.Helper()
+	l = New(cfg)
+	l.Update(tight())
+	r := l.core.route("work")
+	r.cost, r.learned = 10*mib, true
+	l.core.window = 1 << 40
+	for range 9 {
+		leave, err := l.Enter(t.Context(), Work{Route: "work"})
+		require.NoError(t, err)
+		leaves = append(leaves, leave)
+		l.core.pending = [2]float64{} // it has allocated, long since
+	}
+	return l, leaves
+}
+
+func TestEnter(t *testing.T) {
+	t.Parallel()
+	l, leaves := full(t, Config{Wait: -1})
+	_, err := l.Enter(t.Context(), Work{Route: "work"})
+	require.ErrorIs(t, err, ErrRefused)
+	var refusal *Refusal
+	require.ErrorAs(t, err, &refusal)
+	assert.Equal(t, "work", refusal.Route)
+	assert.Equal(t, Budget, refusal.Reason)
+	assert.Positive(t, refusal.RetryAfter)
+	assert.EqualError(t, err, "shed: work: refused for lack of memory (budget)")
+
+	leaves[0]()
+	leaves[0]() // does nothing
+	assert.Equal(t, 8, l.core.inFlight)
+	_, err = l.Enter(t.Context(), Work{Route: "work"})
+	require.NoError(t, err)
+	leaves[0]() // is not the one that has taken its place
+	assert.Equal(t, 9, l.core.inFlight)
+
+	s := l.Snapshot()
+	assert.True(t, s.Limited)
+	assert.Equal(t, []RouteSnapshot{{"work", 10 * mib, true, 9, 10, 1}}, s.Routes)
+	assert.EqualValues(t, 90*mib, s.Held)
+	assert.EqualValues(t, 100*mib, s.Room)
+}
+
+func TestEnterWithoutLimit(t *testing.T) {
+	t.Parallel()
+	l := New(Config{})
+	for _, m := range []Memory{{}, {Usage: 1 << 40, Must: 1 << 40}} {
+		for range 1000 {
+			_, err := l.Enter(t.Context(), Work{Route: "work", Priority: 200})
+			require.NoError(t, err)
+		}
+		l.Update(m)
+	}
+	assert.False(t, l.Snapshot().Limited)
+	assert.False(t, l.Snapshot().Blind)
+}
+
+// Whatever the figures, nothing breaks and something is admitted.
+func TestUpdateAnything(t *testing.T) {
+	t.Parallel()
+	values := []uint64{0, 1, 4096, 128 * mib, 1 << 62, 1<<64 - 1}
+	for _, limit := range values {
+		for _, other := range values {
+			l := New(Config{Wait: -1})
+			for i, must := range values {
+				l.Update(Memory{Limit: limit, Usage: 0, Must: must, Other: other, Free: must, Margin: other, Cycles: uint64(i)})
+				leave, err := l.Enter(t.Context(), Work{Route: "work"})
+				require.NoError(t, err, "nothing is in flight")
+				l.Update(Memory{Limit: limit, Usage: 0, Must: must, Other: other, Free: must, Margin: other, Cycles: uint64(i + 100)})
+				leave()
+				require.GreaterOrEqual(t, l.core.room(), 0.)
+				require.GreaterOrEqual(t, l.core.base, 0.)
+			}
+		}
+	}
+}
+
+func TestEnterWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l, leaves := full(t, Config{})
+		began := time.Now()
+		_, err := l.Enter(t.Context(), Work{Route: "work"})
+		require.ErrorIs(t, err, ErrRefused)
+		assert.InDelta(t, waitDefault.Seconds(), time.Since(began).Seconds(), 0.002)
+
+		time.AfterFunc(5*time.Millisecond, leaves[0])
+		began = time.Now()
+		_, err = l.Enter(t.Context(), Work{Route: "work"})
+		require.NoError(t, err)
+		assert.Equal(t, 5*time.Millisecond, time.Since(began))
+
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Millisecond)
+		defer cancel()
+		_, err = l.Enter(ctx, Work{Route: "work"})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NotErrorIs(t, err, ErrRefused)
+
+		began = time.Now()
+		time.AfterFunc(time.Minute, leaves[1])
+		stop := updates(l, tight)
+		_, err = l.Enter(t.Context(), Work{Route: "work", Wait: time.Hour})
+		require.NoError(t, err)
+		assert.Equal(t, time.Minute, time.Since(began))
+		stop()
+		time.Sleep(10 * time.Millisecond) // whoever tended the queue has gone
+	})
+}
+
+// updates plays the guard.
+func updates(l *Limiter, memory func() Memory) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(10 * time.Millisecond):
+				l.Update(memory())
+			}
+		}
+	}()
+	return func() { close(done) }
+}
+
+// Who waits is served by priority, and then by age; not too many may wait.
+func TestEnterQueue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l, leaves := full(t, Config{Wait: 50 * time.Millisecond})
+		var order []string
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for i, p := range []Priority{Low, Normal, High, Normal, Normal} {
+			time.Sleep(time.Microsecond)
+			wg.Go(func() {
+				_, err := l.Enter(t.Context(), Work{Route: "work", Priority: p})
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					order = append(order, fmt.Sprint(i))
+				}
+			})
+			synctest.Wait()
+		}
+		assert.Equal(t, queueLeast, l.Snapshot().Waiting, "High may fill all of the room, and has not waited")
+		began := time.Now()
+		_, err := l.Enter(t.Context(), Work{Route: "work"})
+		require.Error(t, err)
+		assert.Zero(t, time.Since(began), "the queue is full")
+		for _, leave := range leaves[:4] {
+			time.Sleep(5 * time.Millisecond)
+			leave()
+			synctest.Wait()
+		}
+		wg.Wait()
+		assert.Equal(t, []string{"2", "1", "3", "4"}, order)
+	})
+}
+
+// Near the limit work waits for the usage to fall, whoever sees it first.
+func TestEnterBrake(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Config{Wait: 30 * time.Millisecond})
+		var usage atomic.Uint64
+		usage.Store(100 * mib)
+		var blind atomic.Bool
+		l.SetLook(func() (uint64, bool) { return usage.Load(), !blind.Load() })
+		l.Update(tight())
+		leave, err := l.Enter(t.Context(), Work{Route: "batch"})
+		require.NoError(t, err)
+
+		time.Sleep(2 * time.Millisecond)
+		usage.Store(127 * mib)
+		began := time.Now()
+		time.AfterFunc(10*time.Millisecond, func() { usage.Store(110 * mib) })
+		_, err = l.Enter(t.Context(), Work{Route: "batch"})
+		require.NoError(t, err)
+		assert.InDelta(t, 10, time.Since(began).Milliseconds(), 1, "delayed, and no longer than needed")
+		assert.EqualValues(t, 1, l.Snapshot().Braked)
+
+		time.Sleep(2 * time.Millisecond)
+		usage.Store(127 * mib)
+		_, err = l.Enter(t.Context(), Work{Route: "batch"})
+		var refusal *Refusal
+		require.ErrorAs(t, err, &refusal)
+		assert.Equal(t, Brake, refusal.Reason)
+		assert.True(t, l.Snapshot().Braking)
+
+		// It stays so, with garbage that nobody collects: now and then one may try.
+		leave()
+		var at []time.Duration
+		began = time.Now()
+		for range 200 {
+			if leave, err := l.Enter(t.Context(), Work{Route: "batch"}); err == nil {
+				at = append(at, time.Since(began))
+				leave()
+			}
+		}
+		require.GreaterOrEqual(t, len(at), 5)
+		for i := range at[1:] {
+			assert.LessOrEqual(t, at[i+1]-at[i], probeMost+5*time.Millisecond)
+		}
+
+		// A look that fails changes nothing.
+		blind.Store(true)
+		usage.Store(50 * mib)
+		time.Sleep(2 * time.Millisecond)
+		_, _ = l.Enter(t.Context(), Work{Route: "batch", Wait: -1})
+		assert.True(t, l.Snapshot().Braking)
+		time.Sleep(time.Second)
+	})
+}
+
+// A guard that has died does not take the service with it.
+func TestEnterBlind(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := full(t, Config{Wait: -1})
+		_, err := l.Enter(t.Context(), Work{Route: "work"})
+		require.Error(t, err)
+		time.Sleep(blindAfter)
+		_, err = l.Enter(t.Context(), Work{Route: "work"})
+		require.NoError(t, err)
+		assert.True(t, l.Snapshot().Blind)
+		l.Update(tight())
+		_, err = l.Enter(t.Context(), Work{Route: "work"})
+		require.Error(t, err)
+		assert.False(t, l.Snapshot().Blind)
+	})
+}
+
+func TestRoutesAreBounded(t *testing.T) {
+	t.Parallel()
+	l := New(Config{})
+	for i := range 10 * maxRoutes {
+		leave, err := l.Enter(t.Context(), Work{Route: fmt.Sprint("/", i)})
+		require.NoError(t, err)
+		defer leave()
+	}
+	_, err := l.Enter(t.Context(), Work{})
+	require.NoError(t, err)
+	s := l.Snapshot()
+	assert.Len(t, s.Routes, maxRoutes)
+	assert.Equal(t, otherName, s.Routes[0].Route)
+	assert.Equal(t, 9*maxRoutes+2, s.Routes[0].InFlight)
+}
+
+// What is counted is what is in flight, whoever comes and goes at once.
+func TestEnterConcurrently(t *testing.T) {
+	t.Parallel()
+	l := New(Config{Wait: time.Millisecond})
+	l.SetLook(func() (uint64, bool) { return 100 * mib, true })
+	l.Update(tight())
+	var wg sync.WaitGroup
+	for i := range 32 {
+		wg.Go(func() {
+			for n := range 200 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n%3)*time.Millisecond)
+				leave, err := l.Enter(ctx, Work{Route: fmt.Sprint(i % 5), Priority: Priority(i % 3)})
+				if err == nil {
+					time.Sleep(time.Duration(n%7) * 10 * time.Microsecond)
+					leave()
+				} else if !errors.Is(err, ErrRefused) {
+					assert.ErrorIs(t, err, context.DeadlineExceeded)
+				}
+				cancel()
+				if n%10 == 0 {
+					m := tight()
+					m.Cycles, m.Must = uint64(n), uint64(20+n%40)*mib
+					l.Update(m)
+					l.Snapshot()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	assert.Zero(t, l.core.inFlight)
+	assert.Zero(t, l.core.held)
+	for _, r := range l.core.routes {
+		assert.Zero(t, r.inFlight)
+		assert.Equal(t, [3]int{}, r.age)
+	}
+	assert.Empty(t, l.queue.waiting)
+}
