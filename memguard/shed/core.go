@@ -323,6 +323,9 @@ func (c *core) update(now time.Duration, m Memory) {
 		c.learn(now, float64(m.Must))
 	}
 	c.see(now, m.Usage)
+	if !first {
+		c.boundBy(&m, dt)
+	}
 	if now-c.turned >= epoch {
 		c.turned = now
 		c.turn()

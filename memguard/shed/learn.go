@@ -34,6 +34,7 @@ const (
 	learnMost     = 2.    // a cost rises by this factor at once, if the base has grown and nobody knows
 	learnNew      = 4.    // weight of a route never measured, against one that was
 	learnOther    = 0.1   // weight of the base and of connections, against work in flight
+	boundMost     = 0.9   // of the limit: the most at which the usage bounds the costs
 	costLeast     = 1024. // bytes
 	costFirstMost = 1 << 20
 
@@ -89,6 +90,25 @@ func (c *core) learn(now time.Duration, must float64) {
 	}
 	c.connection = min(max(c.connection*(1+part*rate*learnOther), connectionLeast), connectionMost)
 	c.base = min(max(c.base+part*rate*must*learnOther, 0), must)
+	c.count()
+}
+
+// boundBy lowers the costs when the sum of what they say is more than there is at
+// all, garbage included: without a collection nothing else would, and a service
+// that refuses everything has none. Not close to the limit, where work may have
+// been admitted that has yet to allocate.
+func (c *core) boundBy(m *Memory, dt time.Duration) {
+	there := float64(m.Usage - min(m.Usage, m.Other+m.Free))
+	said := c.held + c.heldByConnections()
+	if said <= there || c.braking || c.usage >= boundMost*float64(m.Limit) {
+		return
+	}
+	part := 1 - (1-there/said)*(1-math.Exp(-dt.Seconds()/learnDown))
+	for _, r := range c.routes {
+		if r.inFlight > 0 {
+			r.cost = max(r.cost*part, costLeast)
+		}
+	}
 	c.count()
 }
 

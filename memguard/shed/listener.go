@@ -40,13 +40,16 @@ func (c *core) connect(now time.Duration) bool {
 }
 
 // crowded reports whether connections, with so many more, hold more than is theirs.
-// Work may come to need twice what it was seen to hold.
+// Those on which work is in flight were let in with it: a route that leaks would
+// otherwise close the door to all others. Work may come to need twice what it was
+// seen to hold.
 func (c *core) crowded(now time.Duration, more int) bool {
 	if !c.bounded(now) || !c.near || c.connections < connectionsLeast {
 		return false
 	}
 	room := c.room()
-	return float64(c.connections+more)*c.connection > max(room*connectionShare, room*connectionAll-2*c.peak)
+	waiting := c.connections - min(c.inFlight, c.connections)
+	return float64(waiting+more)*c.connection > max(room*connectionShare, room*connectionAll-2*c.peak)
 }
 
 // Listener bounds the connections of a listener by the memory that they hold. Far
