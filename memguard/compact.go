@@ -63,15 +63,17 @@ func (h *hand) unfragment(s *Sample) {
 }
 
 // callCompact calls the hook in a goroutine of its own. It is not ours and may
-// never return: then it is not called again, and nobody waits for it.
-func (h *hand) callCompact(a Action) bool {
-	before := h.reading.Unused
-	return h.g.aside(string(Compact), false, func() func() {
+// never return: then it is not called again, and nobody waits for it. If it
+// panics, that has not helped.
+func (h *hand) callCompact(a Action) {
+	before, rest := h.reading.Unused, h.compacted.rest
+	h.compacted = compaction{at: time.Now(), rest: min(4*max(rest, compactRest), compactMost), judged: true}
+	h.g.aside(string(Compact), false, func() func() {
 		start := time.Now()
 		h.compact()
 		a.Took = time.Since(start)
 		return func() {
-			h.compacted = compaction{at: time.Now(), cycles: h.reading.Cycles, waste: before, rest: h.compacted.rest}
+			h.compacted = compaction{at: time.Now(), cycles: h.reading.Cycles, waste: before, rest: rest}
 			h.g.note(Event{Kind: Applied, Action: a})
 		}
 	})

@@ -115,7 +115,8 @@ func (l *journal) count() (all uint64, kinds map[EventKind]uint64) {
 	return l.next, maps.Clone(l.kinds)
 }
 
-// since returns the events after the given one that are still kept.
+// since returns the events after the given one that are still kept. After one
+// that is yet to come there are none.
 func (l *journal) since(after uint64) (es []Event, more <-chan struct{}, over bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -123,7 +124,7 @@ func (l *journal) since(after uint64) (es []Event, more <-chan struct{}, over bo
 	if l.next > eventsKept {
 		first = l.next - eventsKept + 1
 	}
-	for seq := max(after+1, first); seq <= l.next; seq++ {
+	for seq := max(min(after, l.next)+1, first); seq <= l.next; seq++ {
 		es = append(es, l.ring[seq%eventsKept])
 	}
 	return es, l.more, l.over

@@ -41,12 +41,15 @@ type Guard struct {
 	changed  bool    // the findings are not what standing says
 	err      error   // why watching ended
 	pace     pace
-	pending  []Event // noted, and not yet told
+	pending  []Event // noted, and not yet told; at most eventsKept
+	defect   Event   // the last panic that was told
 	busy     map[string]bool
 	hand     *hand  // nil where the process is not ours
 	proof    proof  // what is kept for after the end
 	exit     func() // set when the process is to end
 	leaks    *leakWatch
+
+	logLost bool // the log has panicked, and that was told; the guard's goroutine's
 }
 
 // Start starts guarding. Close ends it.
@@ -65,6 +68,7 @@ func Start(cfg Config) *Guard {
 	g.proof = newProof(&cfg, g)
 	if g.source.runtime != nil {
 		g.hand = newHand(&cfg, g)
+		g.hand.claim()
 		g.leaks = newLeakWatch()
 		g.leaks.start()
 	}
@@ -80,13 +84,9 @@ func (g *Guard) Close() error {
 	g.once.Do(func() {
 		g.cancel()
 		<-g.done
-		g.asides.Wait()
 		g.proof.close()
 		g.mu.Lock() // a Report may be under way
 		defer g.mu.Unlock()
-		if g.err == nil {
-			g.err = errClosed
-		}
 		g.closed = g.source.Close()
 	})
 	return g.closed
@@ -125,16 +125,33 @@ func (g *Guard) run() {
 	}
 }
 
-// leave takes back what was changed.
+// leave takes back what was changed, and waits for what is under way.
 func (g *Guard) leave() {
-	if g.leaks != nil {
-		g.leaks.stop()
-	}
 	g.locked(func() {
+		if g.err == nil {
+			g.err = errClosed // from here on nobody changes anything any more
+		}
 		if g.hand != nil {
 			g.hand.undo()
 		}
 	})
+	g.tellAll()
+	if g.leaks != nil {
+		g.leaks.stop()
+	}
+	over := make(chan struct{})
+	go func() {
+		g.asides.Wait()
+		close(over)
+	}()
+	for waiting := true; waiting; {
+		select {
+		case then := <-g.finished:
+			g.locked(then)
+		case <-over:
+			waiting = false
+		}
+	}
 	g.tellAll()
 }
 
@@ -147,15 +164,33 @@ func (g *Guard) locked(do func()) {
 }
 
 // contain turns a panic into an event: a defect of ours, or of a callback, must
-// not be the service's end. It is to be deferred.
+// not be the service's end. One that comes again is told once a minute. It is to
+// be deferred.
 func (g *Guard) contain(where string) {
-	if p := recover(); p != nil {
-		g.note(panicked(where, p))
+	p := recover()
+	if p == nil {
+		return
 	}
+	e := panicked(where, p)
+	if since := e.Time.Sub(g.defect.Time); e.Blind != g.defect.Blind || since >= defectEvery || since < 0 {
+		g.defect = e
+		g.note(e)
+	}
+}
+
+const defectEvery = time.Minute
+
+// part is a part of a tick: its defect does not keep the others from being done.
+func (g *Guard) part(do func()) {
+	defer g.contain("tick")
+	do()
 }
 
 // tick takes one sample, judges it, and acts. The error is ErrGone.
 func (g *Guard) tick() (next time.Duration, err error) {
+	if g.hand != nil {
+		g.hand.ask()
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	next = tickRest // after a panic
@@ -172,20 +207,21 @@ func (g *Guard) tick() (next time.Duration, err error) {
 	s.Paced = g.hand != nil && g.hand.paces(s)
 	g.ticks++
 	g.beat.Store(int64(s.Time.Sub(g.born)))
-	g.proof.moment(s)
-	if g.judge.Step(s) || g.changed {
-		g.changes()
-		g.changed = false
+	if next = g.pace.next(s); s.Paced {
+		next = min(next, tickPaced)
 	}
-	g.newlyLost()
-	next = g.pace.next(s)
-	if g.hand != nil {
-		g.hand.step(s)
-		if s.Paced {
-			next = min(next, tickPaced)
+	g.part(func() {
+		g.proof.moment(s)
+		if g.judge.Step(s) || g.changed {
+			g.changes()
+			g.changed = false
 		}
+	})
+	g.part(g.newlyLost)
+	if g.hand != nil {
+		g.part(func() { g.hand.step(s) })
 	}
-	g.proof.step(s)
+	g.part(func() { g.proof.step(s) })
 	return next, nil
 }
 
@@ -242,6 +278,7 @@ func (g *Guard) Report() (r *Report, err error) {
 	}
 	s := g.sample
 	s.Blind = append([]Blind{}, s.Blind...)
+	s.Paced = g.hand != nil && g.hand.paces(&s)
 	s.Process.Maps = maps
 	if err != nil {
 		s.Blind = append(s.Blind, Blind{"smaps", err.Error()})

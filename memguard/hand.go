@@ -3,6 +3,8 @@
 package memguard
 
 import (
+	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/memguard/memguard-go/memguard/shed"
@@ -17,14 +19,19 @@ type hand struct {
 	g   *Guard
 	dry bool
 
+	sets bool // it changes settings: not in a dry run, and not beside another guard
+
 	reading  pacer.Reading
 	known    bool // reading is of this tick
 	breaker  pacer.StateFunc
+	state    pacer.State // of the breaker, at this tick
 	governor pacer.Governor
 	applier  *pacer.Applier
 	decision pacer.Decision
-	wanted   pacer.Setting // last applied; in a dry run planned
-	toldAt   time.Time     // when a change of the memory limit was last told
+	wanted   pacer.Setting  // last applied; in a dry run planned
+	toldAt   time.Time      // when a change of the memory limit was last told
+	told     ActionName     // the change of this setting is an event already
+	clamped  pacer.Decision // that was told; zero while nothing is clamped
 	changes  uint64
 	clamps   uint64
 
@@ -54,20 +61,34 @@ func newHand(cfg *Config, g *Guard) *hand {
 	} else if table == nil {
 		table = pacer.DefaultTable()
 	}
-	if cfg.Shed != nil {
+	if cfg.Shed != nil && !cfg.DryRun {
 		cfg.Shed.SetLook(g.source.usageNow)
 	}
 	return &hand{
-		g: g, dry: cfg.DryRun, breaker: cfg.Breaker, limiter: cfg.Shed, compact: cfg.Compact,
+		g: g, dry: cfg.DryRun, sets: !cfg.DryRun, breaker: cfg.Breaker, limiter: cfg.Shed, compact: cfg.Compact,
 		applier: applier, wanted: applier.Baseline(),
 		governor: pacer.Governor{Table: table, Budget: cfg.GCBudget, OnSpiral: cfg.OnSpiral},
 	}
 }
 
+// acting is the guard that changes the process's settings. Of two, each would
+// take what the other sets for the user's wish, and neither would find back.
+var acting atomic.Pointer[Guard]
+
+// claim makes the guard the one that changes settings, if there is none yet.
+func (h *hand) claim() {
+	if h.sets && !acting.CompareAndSwap(nil, h.g) {
+		h.sets = false
+		h.g.note(Event{Kind: Lost, Blind: Blind{"settings", errSecond.Error()}})
+	}
+}
+
+var errSecond = errors.New("another guard of this process changes them: this one only plans")
+
 // paces reports whether the memory limit is the guard's.
 func (h *hand) paces(s *Sample) bool {
 	_, limited := bounded(s.Cgroup.Limit)
-	return !h.dry && limited
+	return h.sets && limited
 }
 
 // step plans and acts on one sample.
@@ -105,7 +126,7 @@ func (h *hand) fill(s *Sample) {
 		Objects: r.Objects.v, Unused: r.Unused.v, Free: r.Free.v, Stacks: r.stacksStay() + r.OSStacks.v,
 		Metadata: r.Metadata.v, Goal: goal, Untouched: mapped - min(mapped, anon),
 		Cycles: r.Cycles.v, Allocated: r.Allocated.v, GCCPU: r.GCCPU.v, CPU: r.CPU.v,
-		State: h.state(),
+		State: h.state,
 	}
 	h.heap = scavenge.Heap{
 		Mapped: mapped, Objects: r.Objects.v, Free: r.Free.v, Stacks: r.Stacks.v, Goal: goal,
@@ -114,19 +135,22 @@ func (h *hand) fill(s *Sample) {
 	h.group = scavenge.Cgroup{Limit: limit, Usage: used, Own: anon}
 }
 
-// state asks the service's breaker.
-func (h *hand) state() (s pacer.State) {
+// ask asks the service's breaker. That is somebody else's code, so it is done
+// without the lock: it may itself ask the guard, or hang.
+func (h *hand) ask() {
 	if h.breaker == nil {
-		return pacer.Closed
+		return
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			s = pacer.Closed
-			h.g.note(panicked("breaker state", p))
-			h.breaker = nil // it would say so a hundred times a second
+			h.g.locked(func() {
+				h.g.note(panicked("breaker state", p))
+				// It would say so a hundred times a second.
+				h.breaker, h.governor.Table, h.state = nil, nil, pacer.Closed
+			})
 		}
 	}()
-	return h.breaker()
+	h.state = h.breaker()
 }
 
 // feed tells the limiter how much room there is.
@@ -151,13 +175,16 @@ func (h *hand) pace() {
 	if !h.known {
 		return
 	}
-	clamped := h.decision.Clamped
 	h.governor.Baseline = h.applier.Baseline() // somebody may have changed it
 	h.decision = h.governor.Step(&h.reading)
-	if d := &h.decision; d.Clamped && !clamped {
+	switch d := &h.decision; {
+	case !d.Clamped:
+		h.clamped = pacer.Decision{}
+	case d.Proposed != h.clamped.Proposed || d.Reason != h.clamped.Reason:
+		h.clamped = *d
 		h.clamps++
 		h.g.note(Event{Time: h.reading.Time, Kind: Clamped, Action: Action{
-			Name: SetGCPercent, From: int64(d.Proposed), To: int64(d.GCPercent), Reason: d.Reason, DryRun: h.dry,
+			Name: SetGCPercent, From: int64(d.Proposed), To: int64(d.GCPercent), Reason: d.Reason, DryRun: !h.sets,
 		}})
 	}
 	h.apply()
@@ -169,10 +196,29 @@ const toldEvery = time.Second
 
 // apply sets what the governor, the releaser and standing orders want.
 func (h *hand) apply() {
-	want, why := h.decision.Setting, h.decision.Reason
-	base := h.applier.Baseline()
+	h.look()
+	want, why := h.wants()
+	h.set(SetGCPercent, int64(h.wanted.GCPercent), int64(want.GCPercent), why)
+	h.set(SetMemoryLimit, h.wanted.MemoryLimit, want.MemoryLimit, h.decision.LimitReason)
+	h.wanted = want
+	if h.sets {
+		h.applier.Apply(want) // if somebody changed a setting just now, the next tick knows
+	}
+}
+
+// look takes notice of a setting that somebody else has changed: that is not a
+// change of the guard's.
+func (h *hand) look() {
+	if h.sets {
+		h.wanted = h.applier.Current()
+	}
+}
+
+// wants is what should be set, and why this GC percent.
+func (h *hand) wants() (want pacer.Setting, why string) {
+	want, why = h.decision.Setting, h.decision.Reason
 	if h.decision == (pacer.Decision{}) {
-		want = base // it has not decided yet
+		want = h.applier.Baseline() // it has not decided yet
 	}
 	if p := h.plan.GCPercent; p > 0 && want.GCPercent > p {
 		want.GCPercent, why = p, h.plan.Reason.String()
@@ -183,12 +229,7 @@ func (h *hand) apply() {
 	if o := h.orders.limit; o != nil {
 		want.MemoryLimit = o.action.To
 	}
-	h.set(SetGCPercent, int64(h.wanted.GCPercent), int64(want.GCPercent), why)
-	h.set(SetMemoryLimit, h.wanted.MemoryLimit, want.MemoryLimit, h.decision.LimitReason)
-	h.wanted = want
-	if !h.dry {
-		h.applier.Apply(want) // if somebody changed a setting just now, the next tick knows
-	}
+	return want, why
 }
 
 // set tells of a setting that is about to change, unless it was ordered, which is
@@ -198,7 +239,7 @@ func (h *hand) set(name ActionName, from, to int64, why string) {
 		return
 	}
 	h.changes++
-	if *h.orders.of(name) != nil {
+	if *h.orders.of(name) != nil || h.told == name {
 		return
 	}
 	if name == SetMemoryLimit {
@@ -208,26 +249,31 @@ func (h *hand) set(name ActionName, from, to int64, why string) {
 		h.toldAt = h.reading.Time
 	}
 	kind := Applied
-	if h.dry {
+	if !h.sets {
 		kind = Planned
 	}
-	h.g.note(Event{Time: h.reading.Time, Kind: kind, Action: Action{Name: name, From: from, To: to, Reason: why, DryRun: h.dry}})
+	h.g.note(Event{Time: h.reading.Time, Kind: kind, Action: Action{Name: name, From: from, To: to, Reason: why, DryRun: !h.sets}})
 }
 
-// setting is what stands of a setting now.
-func (h *hand) setting(name ActionName) int64 {
+// of is what s has of a setting.
+func (name ActionName) of(s pacer.Setting) int64 {
 	if name == SetGCPercent {
-		return int64(h.wanted.GCPercent)
+		return int64(s.GCPercent)
 	}
-	return h.wanted.MemoryLimit
+	return s.MemoryLimit
 }
 
 // undo puts every setting back.
 func (h *hand) undo() {
-	base := h.applier.Baseline()
-	if h.dry {
+	if h.limiter != nil && !h.dry {
+		h.limiter.SetLook(nil) // nobody will tell it of the memory any more
+		h.limiter.Update(shed.Memory{})
+	}
+	if !h.sets {
 		return
 	}
+	h.look()
+	base := h.applier.Baseline()
 	for _, s := range []struct {
 		name     ActionName
 		from, to int64
@@ -240,10 +286,7 @@ func (h *hand) undo() {
 		}
 	}
 	h.applier.Close()
-	if h.limiter != nil {
-		h.limiter.SetLook(nil) // nobody will tell it of the memory any more
-		h.limiter.Update(shed.Memory{})
-	}
+	acting.CompareAndSwap(h.g, nil)
 }
 
 // give asks the releaser whether memory should go back to the operating system.
@@ -288,8 +331,8 @@ func largest(growing []sizeclass.Growth) (c scavenge.Class) {
 }
 
 // release gives memory back, in a goroutine of its own.
-func (h *hand) release(a Action) bool {
-	return h.g.aside(string(FreeOSMemory), true, func() func() {
+func (h *hand) release(a Action) {
+	h.g.aside(string(FreeOSMemory), true, func() func() {
 		out, err := scavenge.Release()
 		return func() {
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/memguard/memguard-go/memguard/evidence"
+	"github.com/memguard/memguard-go/pacer"
 )
 
 // Order is an action that somebody asks of a guard: an operator, or the service.
@@ -52,8 +53,9 @@ func (o *orders) of(name ActionName) **standingOrder {
 }
 
 // Do carries out an order. A setting is changed when Do returns, and changed back
-// after the order's TTL, or by [Guard.Undo] with the Seq of the event. What takes
-// long is only begun: an event of kind Applied follows. Everything is an event.
+// after the order's TTL, or by [Guard.Undo] with the Seq of the event; an order of
+// the same setting takes its place. What takes long is only begun: an event of
+// kind Applied follows. Everything is an event.
 func (g *Guard) Do(o Order) (Event, error) {
 	defer g.nudge()
 	g.mu.Lock()
@@ -65,20 +67,23 @@ func (g *Guard) Do(o Order) (Event, error) {
 	a := Action{Name: o.Action, To: o.To, Reason: o.Reason, By: cmp.Or(o.By, "unknown"), DryRun: o.DryRun || h.dry}
 	setting := a.Name == SetGCPercent || a.Name == SetMemoryLimit
 	if setting {
-		a.From = h.setting(a.Name)
+		h.look()
+		a.From = a.Name.of(h.wanted)
 		a.Until = time.Now().Add(cmp.Or(o.TTL, orderTTL))
+	} else if g.busy[string(a.Name)] && !a.DryRun {
+		return Event{}, fmt.Errorf("memguard: order %q: %w", o.Action, ErrBusy)
 	}
 	e := g.note(Event{Kind: Planned, Action: a})
 	switch {
 	case a.DryRun:
 	case setting:
-		*h.orders.of(a.Name) = &standingOrder{e.Seq, a}
+		o := &standingOrder{action: a}
+		*h.orders.of(a.Name) = o
 		h.apply()
-		return g.note(Event{Kind: Applied, Action: a}), nil
+		e = g.note(Event{Kind: Applied, Action: a})
+		o.seq = e.Seq // the event that the caller gets
 	default:
-		if !h.begin(a) {
-			return e, fmt.Errorf("memguard: order %q: %w", o.Action, ErrBusy)
-		}
+		h.begin(a)
 	}
 	return e, nil
 }
@@ -109,21 +114,30 @@ func (g *Guard) refuse(o *Order) error {
 			return bad("the service has no such hook")
 		}
 	case SetGCPercent:
-		if o.To < -1 || o.To > math.MaxInt32 {
-			return bad("a GC percent of %d: want -1 (off) or more", o.To)
+		if o.To < -1 || o.To == 0 || o.To > math.MaxInt32 { // at 0 the collector would run all the time
+			return bad("a GC percent of %d: want -1 (off) or more than 0", o.To)
 		}
-		if limit, ok := bounded(g.sample.Runtime.MemoryLimit); o.To < 0 && (!ok || limit == 0) {
-			return bad("without a memory limit nothing would collect any more")
+		if o.To < 0 && g.hand.applier.Current().MemoryLimit == pacer.NoLimit {
+			return bad(noneCollects)
 		}
 	case SetMemoryLimit:
-		if must := g.hand.reading.Must(); o.To < 0 || uint64(o.To) < must {
+		must, ok := g.sample.Runtime.mustStay().Get()
+		if !ok {
+			return bad("a memory limit of %d bytes: how much cannot be freed is not known before the first collection", o.To)
+		}
+		if o.To < 0 || uint64(o.To) < must {
 			return bad("a memory limit of %d bytes: %d cannot be freed", o.To, must)
 		}
 	default:
 		return bad("no such action")
 	}
+	if h := g.hand; !h.sets && !h.dry && !o.DryRun && (o.Action == SetGCPercent || o.Action == SetMemoryLimit) {
+		return bad("%v", errSecond)
+	}
 	return nil
 }
+
+const noneCollects = "without a memory limit nothing would collect any more"
 
 // Undo takes back the standing order with the given Seq: the guard decides again.
 func (g *Guard) Undo(seq uint64, by, reason string) (Event, error) {
@@ -144,40 +158,49 @@ func (g *Guard) Undo(seq uint64, by, reason string) (Event, error) {
 func (h *hand) takeBack(name ActionName, by, reason string) Event {
 	at := h.orders.of(name)
 	o := *at
+	h.look()
+	from := name.of(h.wanted)
 	*at = nil
-	from := h.setting(name)
-	h.apply()
-	return h.g.note(Event{Kind: Undone, Action: Action{
-		Name: name, From: from, To: h.setting(name), Reason: reason, By: by, Undoes: o.seq,
+	want, _ := h.wants()
+	e := h.g.note(Event{Kind: Undone, Action: Action{
+		Name: name, From: from, To: name.of(want), Reason: reason, By: by, Undoes: o.seq,
 	}})
+	h.told = name
+	h.apply()
+	h.told = ""
+	return e
 }
 
-// expire ends the orders whose time is over.
+// expire ends the orders whose time is over, and one that would do harm by now.
 func (h *hand) expire(now time.Time) {
 	for _, name := range [...]ActionName{SetGCPercent, SetMemoryLimit} {
 		if o := *h.orders.of(name); o != nil && !now.Before(o.action.Until) {
 			h.takeBack(name, "", "the order's time is over")
 		}
 	}
+	if o := h.orders.percent; o != nil && o.action.To < 0 && h.wanted.MemoryLimit == pacer.NoLimit {
+		h.takeBack(SetGCPercent, "", noneCollects)
+	}
 }
 
-// begin starts an action that takes long.
-func (h *hand) begin(a Action) bool {
+// begin starts an action that takes long, and is not under way.
+func (h *hand) begin(a Action) {
 	switch a.Name {
 	case CollectGarbage:
-		return h.g.aside(string(a.Name), true, func() func() {
+		h.g.aside(string(a.Name), true, func() func() {
 			start := time.Now()
 			runtime.GC()
 			a.Took = time.Since(start)
 			return func() { h.g.note(Event{Kind: Applied, Action: a}) }
 		})
 	case FreeOSMemory:
-		return h.release(a)
+		h.release(a)
 	case Compact:
-		return h.callCompact(a)
+		h.callCompact(a)
+	case Capture:
+		plan := evidence.Plan{Why: a.Reason, Series: time.Now(), Number: 1, Heap: true, Goroutines: true}
+		h.g.proof.capture(plan, &h.g.sample)
 	}
-	p := &h.g.proof
-	return p.capture(evidence.Plan{Why: a.Reason, Series: time.Now(), Number: 1, Heap: true, Goroutines: true}, &h.g.sample)
 }
 
 // nudge has the guard tell what was noted.

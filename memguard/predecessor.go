@@ -13,8 +13,9 @@ import (
 // probably killed for it.
 const diedNear = 0.9
 
-// Predecessors says how the earlier processes of this service ended that died
-// without meaning to, the last one first, one sentence each. Each is told to one
+// Predecessors says how the earlier processes of this service ended that died, or
+// that a guard has ended (see [ExitStatus]), the last one first, one sentence
+// each. Each is told to one
 // caller only: their black boxes in dir are set aside. A guard with a store for
 // evidence tells them as events of kind [Died].
 func Predecessors(dir string) ([]string, error) {
@@ -30,9 +31,27 @@ func Predecessors(dir string) ([]string, error) {
 			told = append(told, fmt.Sprintf("An earlier process of this service left %s, which cannot be read: %v.", path, err))
 		case r.State == evidence.Died:
 			told = append(told, obituary(r))
+		case r.State == evidence.Closed:
+			if why, ok := exited(r); ok {
+				told = append(told, why)
+			}
 		}
 	}
 	return told, nil
+}
+
+// exited says why a process ended itself (see [ExitStatus]), if it did.
+func exited(r *evidence.Recording) (why string, ok bool) {
+	for _, rec := range r.Records {
+		if r.Layout != BoxLayout || rec.Kind != boxEvent {
+			continue
+		}
+		if d, err := DecodeRecord(rec.Time, rec.Kind, rec.Payload); err == nil && d.Event.Kind == Applied && d.Event.Action.Name == Exit {
+			return fmt.Sprintf("The predecessor, pid %d, ended itself after %v with exit status %d: %s (memguard incident %s)",
+				r.PID, rec.Time.Sub(r.Start).Round(time.Second), d.Event.Action.To, d.Event.Action.Reason, r.Path), true
+		}
+	}
+	return "", false
 }
 
 // obituary says in one sentence how a process ended that did not close its box.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -17,6 +18,9 @@ func (g *Guard) note(e Event) Event {
 	}
 	e = g.journal.add(e)
 	g.proof.event(&e)
+	if len(g.pending) == eventsKept { // a callback hangs: it will see the gap
+		g.pending = slices.Delete(g.pending, 0, 1)
+	}
 	g.pending = append(g.pending, e)
 	return e
 }
@@ -37,16 +41,18 @@ func panicked(where string, p any) Event {
 	return Event{Time: time.Now(), Kind: Lost, Blind: Blind{What: where, Why: fmt.Sprint("panic: ", p)}}
 }
 
+// callback is what is lost when the service's Event panics.
+const callback = "event callback"
+
 // tell hands an event to the callback.
 func (g *Guard) tell(e Event) {
 	if g.event == nil {
 		return
 	}
 	defer func() {
-		if p := recover(); p != nil {
-			lost := g.journal.add(panicked("event callback", p))
-			defer func() { _ = recover() }() // then it does not want to hear of it
-			g.event(lost)
+		if p := recover(); p != nil && e.Blind.What != callback { // else it does not want to hear of it
+			g.locked(func() { g.note(panicked(callback, p)) })
+			g.nudge()
 		}
 	}()
 	g.event(e)
@@ -57,7 +63,13 @@ func (g *Guard) write(e Event) {
 	if g.log == nil {
 		return
 	}
-	defer func() { _ = recover() }() // a handler of somebody else's
+	defer func() { // a handler of somebody else's
+		if p := recover(); p != nil && !g.logLost {
+			g.logLost = true // told once: it may do so at every line
+			g.locked(func() { g.note(panicked("log", p)) })
+			g.nudge()
+		}
+	}()
 	level, message, attrs := e.logged()
 	g.log.LogAttrs(context.Background(), level, "memguard: "+message, attrs...)
 }
@@ -86,8 +98,11 @@ func (e *Event) logged() (slog.Level, string, []slog.Attr) {
 	}
 	a := &e.Action
 	level := slog.LevelInfo
-	if e.Kind == Planned && !a.DryRun || e.Kind == Clamped {
+	switch {
+	case e.Kind == Planned && !a.DryRun || e.Kind == Clamped:
 		level = slog.LevelDebug // what comes of it follows
+	case a.Name == Exit:
+		level = slog.LevelError
 	}
 	attrs = append(attrs, slog.String("action", string(a.Name)), slog.Int64("from", a.From), slog.Int64("to", a.To))
 	if a.DryRun {

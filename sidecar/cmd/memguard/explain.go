@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/memguard/memguard-go/memguard"
+	"github.com/memguard/memguard-go/memguard/agent"
 	"github.com/memguard/memguard-go/sidecar/attach"
 	"github.com/spf13/cobra"
 )
@@ -27,11 +28,13 @@ func explainCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain --pid N",
 		Short: "Say where every byte of a process is and what is wrong with it",
-		Long: `Explain looks at a running process from outside and says, the verdict first,
-where its memory is, what is wrong, what to do about it, and what could not be
-seen and why. It works on any process; of a Go program it tells the runtime's own
-memory too, read out of the process as it runs (see memguard inspect). It stops
-nothing and writes nothing into the process.
+		Long: `Explain looks at a running process and says, the verdict first, where its memory
+is, what is wrong, what to do about it, and what could not be seen and why. It
+works on any process; of a Go program it tells the runtime's own memory too, read
+out of the process as it runs (see memguard inspect). It stops nothing and writes
+nothing into the process. Where the service imports memguard and serves an agent,
+it is the service's own guard that explains, from all that it has seen: --for is
+not needed then. The output says which eye it was.
 
 It needs the same user as the process, or CAP_SYS_PTRACE. Reading the address
 space makes the kernel walk the page tables: 15-30 ms per GiB of RSS, during
@@ -42,6 +45,10 @@ which page faults of the process wait.`,
 			p.out = c.OutOrStdout()
 			if look < 0 {
 				return fmt.Errorf("--for %v: want zero or more", look)
+			}
+			if a := dialAgent(c, pid); a != nil {
+				defer a.Close()
+				return askExplain(c, a, &p, &fail)
 			}
 			if p.watch {
 				return watchExplain(c, pid, &p, &fail)
@@ -60,7 +67,7 @@ which page faults of the process wait.`,
 			if err != nil {
 				return cannotLook(hint(err))
 			}
-			if err := p.print(r, func(w io.Writer) error { return p.text().Report(w, r) }); err != nil {
+			if err := p.report(r, src.eye()); err != nil {
 				return err
 			}
 			return fail.status(r.Worst())
@@ -91,9 +98,36 @@ func watchExplain(c *cobra.Command, pid int, p *printer, fail *failOn) error {
 			return err
 		}
 		worst = max(worst, r.Worst())
-		return p.print(r, func(w io.Writer) error { return p.text().Report(w, r) })
+		return p.report(r, src.eye())
 	})
 	return ended(c, err, fail.status(worst))
+}
+
+// askExplain has the service's own guard explain, which has looked all the time.
+func askExplain(c *cobra.Command, a *agent.Client, p *printer, fail *failOn) error {
+	var worst memguard.Severity
+	err := p.repeat(c.Context(), func() error {
+		r, err := a.Report(c.Context())
+		if err != nil {
+			return err
+		}
+		worst = max(worst, r.Worst())
+		return p.report(r, eyeAgent)
+	})
+	return ended(c, err, fail.status(worst))
+}
+
+// report prints a report, and whose eye it was.
+func (p *printer) report(r *memguard.Report, e eye) error {
+	return p.print(struct {
+		*memguard.Report
+		Eye eye `json:"eye"`
+	}{r, e}, func(w io.Writer) error {
+		if err := p.text().Report(w, r); err != nil {
+			return err
+		}
+		return e.write(w)
+	})
 }
 
 // ended is how watching ends: by the process's end as by an interrupt with what
@@ -124,12 +158,22 @@ func ledgerCommand() *cobra.Command {
 owner of memory. The rows and the residual add up to RSS; the rows of the cgroup
 add up to what the kernel charges. An unknown row is said to be unknown, and why.
 
-In JSON: pid, rss, rows (each name, bytes or null with why), residual, and cgroup
-in the same form. Sizes are bytes.`,
+In JSON: pid, rss, rows (each name, bytes or null with why), residual, cgroup in
+the same form, and eye: agent, attach or kernel. Sizes are bytes.`,
 		Example: "  memguard ledger --pid 4711\n  memguard ledger --pid 4711 --json | jq '.rows[] | select(.bytes > 1e7)'",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p.out = c.OutOrStdout()
+			if a := dialAgent(c, pid); a != nil {
+				defer a.Close()
+				return ended(c, p.repeat(c.Context(), func() error {
+					r, err := a.Report(c.Context())
+					if err != nil {
+						return err
+					}
+					return p.ledger(r.Ledger, eyeAgent)
+				}), nil)
+			}
 			src, err := openSource(c.Context(), pid)
 			if err != nil {
 				return cannotLook(hint(err))
@@ -147,7 +191,7 @@ in the same form. Sizes are bytes.`,
 				if _, ok := l.RSS.Get(); !ok && len(s.Blind) > 0 {
 					return fmt.Errorf("pid %d: %s: %s", pid, s.Blind[0].What, s.Blind[0].Why)
 				}
-				return p.print(l, func(w io.Writer) error { return p.text().Ledger(w, l) })
+				return p.ledger(l, src.eye())
 			})
 			if !looked && err != nil {
 				return cannotLook(hint(err))
@@ -159,6 +203,19 @@ in the same form. Sizes are bytes.`,
 	p.jsonFlag(c)
 	p.watchFlags(c)
 	return c
+}
+
+// ledger prints a ledger, and whose eye it was.
+func (p *printer) ledger(l *memguard.Ledger, e eye) error {
+	return p.print(struct {
+		*memguard.Ledger
+		Eye eye `json:"eye"`
+	}{l, e}, func(w io.Writer) error {
+		if err := p.text().Ledger(w, l); err != nil {
+			return err
+		}
+		return e.write(w)
+	})
 }
 
 // hint adds what a person can do about an error.

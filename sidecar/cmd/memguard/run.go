@@ -35,6 +35,7 @@ wrong with it, and how long it has until the kernel's limit.
 
   memguard explain --pid N     the verdict, the ledger, findings and remedies
   memguard ledger --pid N      where the memory is, and nothing else
+  memguard top --pid N         a live page: ledger, time left, findings, events
   memguard inspect --pid N     the Go runtime's own state, from outside
   memguard leak --pid N        which goroutines grow between two looks
   memguard gctrace app.log     what the collector's own lines say
@@ -73,7 +74,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(explainCommand(), ledgerCommand(), inspectCommand(), leakCommand(), gctraceCommand(), traceCommand(), incidentCommand(), demoCommand())
+	root.AddCommand(explainCommand(), ledgerCommand(), topCommand(), inspectCommand(), leakCommand(), gctraceCommand(), traceCommand(), incidentCommand(), demoCommand())
 
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
