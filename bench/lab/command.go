@@ -62,7 +62,8 @@ func runCommand(scenarios []Scenario, contenders []Contender) *cobra.Command {
 		Short: "Run scenarios under guards",
 		Long: `Run starts each scenario under each guard, in memory cgroups of their own, as
 often as --repeat says: interleaved, so that what the machine does meanwhile hits
-all guards alike. Without names it runs all scenarios.
+all guards alike. Without names it runs all scenarios but the long ones, which
+list says; name these.
 
 On a terminal it prints a table. Else standard output gets the Go benchmark
 format, for benchstat, and the table goes to standard error with the progress.
@@ -77,6 +78,9 @@ keeps what was measured before.`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if s.scenarios, err = choose("scenario", scenarios, func(s *Scenario) string { return s.Name }, args); err != nil {
 				return err
+			}
+			if len(args) == 0 || slices.Contains(args, "all") {
+				s.scenarios = slices.DeleteFunc(s.scenarios, func(s *Scenario) bool { return s.Long && !slices.Contains(args, s.Name) })
 			}
 			if smoke {
 				if len(args) > 0 {

@@ -24,6 +24,9 @@ type Scenario struct {
 	// Smoke puts it into the quick subset, which shows real kills within 90 s.
 	Smoke bool
 
+	// Long leaves it out where all scenarios are run: it is run when it is named.
+	Long bool
+
 	// Survivable says whether a guard with perfect knowledge would stay alive,
 	// and Best what it would reach: work done, or how early it would say why not.
 	Survivable bool

@@ -48,6 +48,7 @@ type ScenarioDoc struct {
 	Cause      []string `json:"cause,omitempty"`
 	Load       bool     `json:"load"` // driven from outside: work is answers
 	Smoke      bool     `json:"smoke,omitempty"`
+	Long       bool     `json:"long,omitempty"`
 }
 
 // GuardDoc is what a report says about a contender.
@@ -58,7 +59,7 @@ type GuardDoc struct {
 }
 
 func scenarioDoc(s *Scenario) ScenarioDoc {
-	return ScenarioDoc{s.Name, s.Story, s.Claim, s.Limit, s.Duration.Seconds(), s.Survivable, s.Best, s.Cause, s.Load != nil, s.Smoke}
+	return ScenarioDoc{s.Name, s.Story, s.Claim, s.Limit, s.Duration.Seconds(), s.Survivable, s.Best, s.Cause, s.Load != nil, s.Smoke, s.Long}
 }
 
 func guardDoc(c *Contender) GuardDoc { return GuardDoc{c.Name, c.Version, c.Setup} }

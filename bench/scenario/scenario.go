@@ -51,6 +51,8 @@ var All = []lab.Scenario{
 	nearLimit85,
 	slowLeak,
 	slowLeakControl,
+	slowLeakLong,
+	slowLeakLongControl,
 	steady,
 }
 

@@ -14,7 +14,8 @@ const (
 	slowBaseThousandths  = 300             // of the limit are live from the start
 	sawtoothThousandths  = 100             // of the limit is the cache when it is dropped
 	sawtoothPeriod       = 6 * time.Second // from empty to empty
-	slowLeakPerThousand  = 10              // thousandths of the limit leak in a second: 2.5 MiB of 256
+	slowLeakPerMyriad    = 100             // ten-thousandths of the limit leak in a second: 2.5 MiB of 256
+	slowerLeakPerMyriad  = 35              // 0.9 MiB
 	slowLeakUnits        = 20              // a second, in which leak and cache grow
 	slowLeakRequestsRate = 200             // a second
 )
@@ -31,7 +32,32 @@ var slowLeak = lab.Scenario{
 	Cause:      []string{"sizeclass-growth", "oom-forecast"},
 	Survivable: false,
 	Best:       "Says within 20 s that live memory grows and when it will end, some 40 s ahead, and leaves heap profiles with the line that leaks.",
-	Victim:     sawtooth(slowLeakPerThousand),
+	Victim:     sawtooth(slowLeakPerMyriad),
+}
+
+var slowLeakLong = lab.Scenario{
+	Name:       "slow-leak-long",
+	Story:      "The same leak, a third as fast: what a guard says a minute and more before the end is worth a page in the night.",
+	Claim:      slowLeakClaim,
+	Limit:      256 * mib,
+	Duration:   4 * time.Minute,
+	Long:       true,
+	Cause:      []string{"sizeclass-growth", "oom-forecast"},
+	Survivable: false,
+	Best:       "Says within 90 s that live memory grows and when it will end, a minute and a half ahead, and leaves heap profiles with the line that leaks.",
+	Victim:     sawtooth(slowerLeakPerMyriad),
+}
+
+var slowLeakLongControl = lab.Scenario{
+	Name:       "slow-leak-long-control",
+	Story:      "The same service without the leak, as long: who accuses it cannot be believed about the other.",
+	Claim:      slowLeakClaim,
+	Limit:      256 * mib,
+	Duration:   4 * time.Minute,
+	Long:       true,
+	Survivable: true,
+	Best:       "Every unit of work, no finding and no profile.",
+	Victim:     sawtooth(0),
 }
 
 var slowLeakControl = lab.Scenario{
@@ -45,8 +71,9 @@ var slowLeakControl = lab.Scenario{
 	Victim:     sawtooth(0),
 }
 
-// sawtooth is the service, with a leak of so many thousandths of the limit in a second.
-func sawtooth(leakThousandths uint64) func(context.Context, *lab.Host) error {
+// sawtooth is the service, with a leak of so many ten-thousandths of the limit in
+// a second.
+func sawtooth(leakMyriad uint64) func(context.Context, *lab.Host) error {
 	return func(ctx context.Context, h *lab.Host) error {
 		base := nodes(share(h.Limit, slowBaseThousandths))
 		go paced(ctx, slowLeakRequestsRate, func() { unit(ctx, h, "orders", churn) })
@@ -57,7 +84,7 @@ func sawtooth(leakThousandths uint64) func(context.Context, *lab.Host) error {
 				cache, saw = nil, now
 			}
 			cache = append(cache, nodes(share(h.Limit, sawtoothThousandths)/uint64(sawtoothPeriod.Seconds()*slowLeakUnits)))
-			if n := share(h.Limit, leakThousandths) / slowLeakUnits; n > 0 {
+			if n := share(h.Limit, leakMyriad) / 10 / slowLeakUnits; n > 0 {
 				kept = append(kept, nodes(n))
 			}
 		})
