@@ -29,7 +29,7 @@ func (g *Governor) percent(r *Reading, limit float64, d *Decision) {
 	fits := 100 * (heap - live) / (live + float64(r.Stacks)) // commit in runtime/mgcpacer.go
 	affordable := min(g.meter.leastPercent(live, g.budget()), g.atRest(proposed))
 
-	held := g.last.Clamped && g.last.Proposed == proposed
+	held := g.clamp != "" && g.last.Proposed == proposed
 	spare := 1.0
 	if held {
 		spare = releaseBy
@@ -38,7 +38,7 @@ func (g *Governor) percent(r *Reading, limit float64, d *Decision) {
 	if affordable*spare > want {
 		want, d.Reason = max(math.Ceil(affordable/percentUnit)*percentUnit, want), overBudget
 	}
-	if fits < want || held && g.last.Reason == heapWouldNotFit && fits < want*spare {
+	if fits < want || held && g.clamp == heapWouldNotFit && fits < want*spare {
 		want, d.Reason = min(max(math.Floor(fits/percentUnit)*percentUnit, percentMin), want), heapWouldNotFit
 	}
 	d.GCPercent = int(want)

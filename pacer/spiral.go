@@ -20,7 +20,6 @@ type meter struct {
 	sinceCycle float64 // seconds
 	idle       float64 // of them, those in which surely no cycle ran
 	sum        struct{ gc, cpu, cycles, allocated float64 }
-	confirmed  int  // cycles seen
 	cycled     bool // a cycle has ended at this step
 }
 
@@ -110,7 +109,7 @@ func (s *spiral) step(r *Reading, m *meter, live uint64, room, budget float64) b
 		s.on, s.over = true, time.Time{}
 	case !s.on || ineffective || !effective:
 		s.over = time.Time{}
-	case s.over.IsZero():
+	case s.over.IsZero() || r.Time.Before(s.over): // the clock was set back
 		s.over = r.Time
 	case r.Time.Sub(s.over) >= spiralWait:
 		*s = spiral{}

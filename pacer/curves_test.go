@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pacer
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// course is a load and what may happen under it, in each of three ways to go.
+type course struct {
+	name    string
+	load    func(p *plant) // sets its curves
+	seconds float64
+	peak    float64 // of the usage, as a share of the limit
+	changes int     // of the memory limit
+	settles float64 // seconds before the end from which on nothing changes; 0 asserts nothing
+}
+
+// The limit follows something of 100 MiB in steps of 1 % of 256 MiB: 40 changes.
+var courses = []course{
+	{"steady", func(*plant) {}, 60, 0.80, 3, 30},
+	{"busy and steady", func(p *plant) { p.alloc = constant(400 * mib) }, 60, 0.80, 3, 30},
+	{"live heap ramps", func(p *plant) { p.live = ramp(20*mib, 140*mib, 20) }, 60, 0.98, 12, 20},
+	{"live heap steps up and down", func(p *plant) {
+		p.live = constant(30*mib).then(10, ramp(30*mib, 130*mib, 0.5)).then(25, constant(30*mib))
+	}, 60, 0.98, 12, 10},
+	{"bursts", func(p *plant) {
+		p.live, p.alloc = constant(120*mib), constant(150*mib).sum(oscillate(150*mib, 0.5))
+	}, 60, 0.99, 20, 0},
+	{"slow waves", func(p *plant) { p.live = constant(90 * mib).sum(oscillate(40*mib, 20)) }, 60, 0.98, 20, 0},
+	{"C heap grows", func(p *plant) { p.live, p.other = constant(70*mib), ramp(8*mib, 110*mib, 10).delay(10) }, 60, 0.98, 45, 10},
+	{"a neighbour comes and goes", func(p *plant) {
+		p.other = constant(8*mib).then(10, ramp(8*mib, 130*mib, 1)).then(30, ramp(130*mib, 8*mib, 1))
+	}, 60, 0.98, 45, 10},
+	{"resized in place", func(p *plant) {
+		p.limit = constant(256*mib).then(15, constant(200*mib)).then(35, constant(400*mib))
+	}, 60, 0.98, 10, 10},
+	{"a ballast never touched", func(p *plant) { p.untouched = constant(150 * mib) }, 60, 0.95, 6, 30},
+}
+
+// ways are the ways to go a course.
+var ways = map[string]struct {
+	turn func(c curve, length float64) curve
+	see  eyes
+}{
+	"forwards":  {func(c curve, _ float64) curve { return c }, nil},
+	"backwards": {curve.backwards, nil},
+	// Every third look fails, every fifth is one that cannot be true, every
+	// seventh is of a moment ago.
+	"blind": {func(c curve, _ float64) curve { return c }, func() eyes {
+		return func(n int, r *Reading) *Reading {
+			switch {
+			case n%3 == 0:
+				return nil
+			case n%5 == 0:
+				r.Usage = math.MaxUint64
+			case n%7 == 0:
+				r.Time = r.Time.Add(-20 * time.Millisecond)
+			}
+			return r
+		}
+	}()},
+}
+
+func TestCourses(t *testing.T) {
+	t.Parallel()
+	for _, c := range courses {
+		for way, how := range ways {
+			t.Run(fmt.Sprintf("%s/%s", c.name, way), func(t *testing.T) {
+				t.Parallel()
+				p := newPlant()
+				c.load(p)
+				for _, curve := range []*curve{&p.limit, &p.live, &p.alloc, &p.other, &p.untouched} {
+					*curve = how.turn(*curve, c.seconds)
+				}
+				var g Governor
+				rd := p.drive(&g, c.seconds, how.see)
+				t.Logf("peak %.3f, %d changes, %d cycles, GC %.1f %%, limit %d MiB (%s)",
+					p.peak, rd.changes, p.cycles, 100*p.gc/(p.time*p.procs), rd.last.MemoryLimit>>20, rd.last.LimitReason)
+				assert.False(t, p.killed, "killed")
+				assert.LessOrEqual(t, p.peak, c.peak, "of the limit")
+				assert.LessOrEqual(t, rd.changes, c.changes)
+				assert.Zero(t, rd.percents, "nobody proposed a GC percent")
+				assert.Zero(t, rd.spirals)
+				if c.settles > 0 && way != "backwards" {
+					tail := rd.decisions[len(rd.decisions)-int(10*c.settles):]
+					for _, m := range tail {
+						if m != tail[0] {
+							assert.Equal(t, tail[0], m, "has not settled")
+							break
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// The live heap is near the limit, and work allocates faster than it can be
+// marked. What saves it is that work waits: the governor leaves room for that, and
+// does not let the collector run for nothing.
+func TestNearTheLimit(t *testing.T) {
+	t.Parallel()
+	for _, live := range []float64{0.40, 0.75, 0.85} {
+		t.Run(fmt.Sprint(live), func(t *testing.T) {
+			t.Parallel()
+			full := func(brake bool) *plant {
+				p := newPlant()
+				p.live, p.other = ramp(10*mib, live*256*mib, 2), constant(4*mib)
+				p.alloc, p.brake = constant(50*mib).then(3, constant(800*mib)), brake
+				return p
+			}
+			p := full(true)
+			rd := p.drive(new(Governor), 30, nil)
+			t.Logf("braked: peak %.3f, %d changes, %d cycles, waited %.1f s, worked %.1f GiB, %d spirals, %+v",
+				p.peak, rd.changes, p.cycles, p.waited, p.allocated/(1<<30), rd.spirals, rd.last)
+			assert.False(t, p.killed)
+			assert.LessOrEqual(t, p.peak, 0.995)
+			assert.Equal(t, live > 0.5, rd.spirals > 0, "said that collecting helps no longer")
+
+			// The same under a fixed GOMEMLIMIT of 90 %, with the same brake.
+			fixed := full(true)
+			fixed.margin = marginLeast * 256 * mib
+			g := Governor{Baseline: Setting{100, 256 * mib / 10 * 9}}
+			fixed.drive(&g, 30, func(_ int, r *Reading) *Reading { return nil })
+			t.Logf("GOMEMLIMIT=90 %%: peak %.3f, killed %v, waited %.1f s, worked %.1f GiB", fixed.peak, fixed.killed, fixed.waited, fixed.allocated/(1<<30))
+			assert.GreaterOrEqual(t, p.allocated, 0.95*fixed.allocated, "work done")
+
+			if live > 0.5 {
+				p = full(false)
+				p.drive(new(Governor), 30, nil)
+				assert.True(t, p.killed, "the model does not show what the brake is for")
+			}
+		})
+	}
+}
