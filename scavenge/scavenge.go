@@ -45,7 +45,8 @@ const (
 	numGrades    = iota
 )
 
-var gradeNames = [numGrades]string{"observe", "log", "lower GC percent", "FreeOSMemory", "shed"}
+// They are the names of what is done, where it is one of the guard's actions.
+var gradeNames = [numGrades]string{"observe", "log", "gc-percent", "free-os-memory", "shed"}
 
 // String returns the name of the grade.
 func (g Grade) String() string {

@@ -4,7 +4,6 @@ package prommetrics
 
 import (
 	"github.com/memguard/memguard-go/memguard"
-	"github.com/memguard/memguard-go/scavenge"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -12,12 +11,6 @@ import (
 var kinds = []memguard.EventKind{
 	memguard.Raised, memguard.Cleared, memguard.Planned, memguard.Applied, memguard.Undone,
 	memguard.Clamped, memguard.Lost, memguard.Saved, memguard.Died, memguard.Ended,
-}
-
-// grades are the releaser's as label values: queries use them.
-var grades = map[scavenge.Grade]string{
-	scavenge.Observe: "observe", scavenge.Log: "log", scavenge.LowerPercent: "lower-percent",
-	scavenge.FreeOSMemory: "free-os-memory", scavenge.Shed: "shed",
 }
 
 // descs are all of the descriptions below.

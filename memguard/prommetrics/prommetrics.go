@@ -223,7 +223,7 @@ func hand(ch chan<- prometheus.Metric, s *memguard.Status) {
 		state(ch, breaker, s.Breaker, pacer.State.String, pacer.Closed, pacer.HalfOpen, pacer.Open)
 		count(clamps, float64(s.Clamps))
 	}
-	state(ch, grade, s.Grade, func(g scavenge.Grade) string { return grades[g] }, scavenge.Observe, scavenge.Log, scavenge.LowerPercent, scavenge.FreeOSMemory, scavenge.Shed)
+	state(ch, grade, s.Grade, scavenge.Grade.String, scavenge.Observe, scavenge.Log, scavenge.LowerPercent, scavenge.FreeOSMemory, scavenge.Shed)
 	count(releases, float64(s.Releases.Ended))
 	count(releasesPaid, float64(s.Releases.Paid))
 	count(releaseSeconds, s.Releases.Took.Seconds())
