@@ -4,12 +4,13 @@
 GO          ?= go
 FUZZTIME    ?= 20s
 BENCHTIME   ?= 1s
+NESTED      := bench/peers examples/adapters
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # The race detector needs a C compiler.
 RACE := $(shell CGO_ENABLED=1 $(GO) env CC | cut -d' ' -f1 | xargs -I{} sh -c 'command -v {} >/dev/null 2>&1 && echo -race')
 
-.PHONY: demo test check lint cross bench fuzz golden build help
+.PHONY: demo test check lint cross bench lab claims nested fuzz golden build help
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +37,19 @@ cross: ## other systems must compile
 	GOOS=linux GOARCH=arm64 $(GO) build ./...
 
 bench: ## hot paths, and their ratios to the alternatives
-	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
+	$(GO) run ./bench/cmd/micro --benchtime $(BENCHTIME)
+
+lab: ## services under a real memory limit, with and without a guard (10 minutes)
+	$(GO) run ./bench/cmd/oomlab run --guard plain,memguard-shed
+
+claims: ## what is said about Go's memory, as experiments
+	$(GO) run ./bench/cmd/claims
+
+nested: ## the modules beside this one: other people's guards and libraries
+	@for dir in $(NESTED); do \
+		echo "$$dir"; \
+		(cd $$dir && $(GO) vet ./... && $(GO) test ./... && $(GO) mod tidy -diff) || exit 1; \
+	done
 
 fuzz: ## every fuzz target for FUZZTIME
 	@for dir in $$($(GO) list -f '{{.Dir}}' ./...); do \
