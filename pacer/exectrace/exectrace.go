@@ -119,9 +119,8 @@ func (s *source) read() (broken *BrokenError) {
 	if err != nil {
 		return s.broken(err)
 	}
-	var ev trace.Event
 	for {
-		ev, err = rd.ReadEvent()
+		ev, err := rd.ReadEvent()
 		if err != nil {
 			if err == io.EOF && s.in.err == nil {
 				return nil // the last event was a sync, and reported
@@ -134,7 +133,7 @@ func (s *source) read() (broken *BrokenError) {
 			return s.broken(err)
 		}
 		syncs := s.story.syncs
-		if err := s.story.event(&ev); err != nil {
+		if err := s.story.event(ev); err != nil {
 			return s.broken(err)
 		}
 		if s.story.syncs != syncs {

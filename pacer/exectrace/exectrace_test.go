@@ -310,7 +310,7 @@ func TestUnknownNames(t *testing.T) {
 			Details: trace.Range{Name: "stop-the-world (" + reason + ")", Scope: trace.MakeResourceID(trace.GoID(7))},
 		})
 		require.NoError(t, err)
-		require.NoError(t, s.event(&ev))
+		require.NoError(t, s.event(ev))
 	}
 	label := func(at trace.Time, name string) {
 		ev, err := trace.MakeEvent(trace.EventConfig[trace.Label]{
@@ -318,7 +318,7 @@ func TestUnknownNames(t *testing.T) {
 			Details: trace.Label{Label: name, Resource: trace.MakeResourceID(trace.GoID(7))},
 		})
 		require.NoError(t, err)
-		require.NoError(t, s.event(&ev))
+		require.NoError(t, s.event(ev))
 	}
 	stop(1000, trace.EventRangeBegin, "tea break")
 	stop(1300, trace.EventRangeEnd, "tea break")
@@ -349,4 +349,49 @@ func TestOptJSON(t *testing.T) {
 	b, err := json.Marshal(map[string]Opt[uint64]{"known": Some(uint64(0)), "unknown": {}})
 	require.NoError(t, err)
 	assert.JSONEq(t, `{"known": 0, "unknown": null}`, string(b))
+}
+
+// The sweeper's time is all of it, from before it was known for the sweeper
+// too. It yields for long before it first parks.
+func TestSweeperTime(t *testing.T) {
+	t.Parallel()
+	for _, release := range recordings {
+		if release < "go1.22" {
+			continue // its blocks give no reason to know it by
+		}
+		b := recorded(t, release)
+		rd, err := trace.NewReader(bytes.NewReader(b))
+		require.NoError(t, err)
+		sweeper := trace.NoGoroutine
+		since, ran := map[trace.GoID]trace.Time{}, map[trace.GoID]trace.Time{}
+		for {
+			ev, err := rd.ReadEvent()
+			if err == io.EOF {
+				break
+			}
+			require.NoError(t, err)
+			if ev.Kind() != trace.EventStateTransition {
+				continue
+			}
+			st := ev.StateTransition()
+			if st.Resource.Kind != trace.ResourceGoroutine {
+				continue
+			}
+			g := st.Resource.Goroutine()
+			if st.Reason == "GC background sweeper wait" {
+				sweeper = g
+			}
+			switch from, to := st.Goroutine(); {
+			case from == to:
+			case to == trace.GoRunning:
+				since[g] = ev.Time()
+			case from == trace.GoRunning:
+				ran[g] += ev.Time() - since[g]
+			}
+		}
+		r, err := Read(bytes.NewReader(b), Options{})
+		require.NoError(t, err)
+		assert.Positive(t, r.CPU.Sweeper)
+		assert.Equal(t, time.Duration(ran[sweeper]), r.CPU.Sweeper, release)
+	}
 }

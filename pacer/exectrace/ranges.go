@@ -28,8 +28,7 @@ func stopReason(name string) (reason string, ok bool) {
 	return strings.TrimSuffix(rest, ")"), true
 }
 
-func (s *story) rangeBegin(ev *trace.Event) {
-	r := ev.Range()
+func (s *story) rangeBegin(r trace.Range, ev *trace.Event) {
 	switch r.Name {
 	case rangeAssist:
 		g := r.Scope.Goroutine()
@@ -88,8 +87,7 @@ func (s *story) rangeActive(ev *trace.Event) {
 	}
 }
 
-func (s *story) rangeEnd(ev *trace.Event) {
-	r := ev.Range()
+func (s *story) rangeEnd(r trace.Range, ev *trace.Event) {
 	switch r.Name {
 	case rangeAssist:
 		if a := s.byG.active(r.Scope.Goroutine()); a != nil {

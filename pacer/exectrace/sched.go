@@ -96,8 +96,7 @@ func (s *story) charge(k workerKind, d time.Duration) {
 // The states that goroutines were in when a generation began have a stack, to
 // meet them by, only if the tracer wrote them, outside of any P
 // (runtime/trace.go, traceAdvance).
-func (s *story) concerns(ev *trace.Event, id trace.ProcID) bool {
-	g := ev.Goroutine()
+func (s *story) concerns(ev *trace.Event, g trace.GoID, id trace.ProcID) bool {
 	switch {
 	case s.old:
 		return true
@@ -134,8 +133,7 @@ func (s *story) strangers() bool {
 	return s.sweeper == trace.NoGoroutine || s.scavenger == trace.NoGoroutine
 }
 
-func (s *story) transition(ev *trace.Event, id trace.ProcID) {
-	st := ev.StateTransition()
+func (s *story) transition(st trace.StateTransition, id trace.ProcID) {
 	if st.Resource.Kind != trace.ResourceGoroutine {
 		return
 	}
@@ -173,8 +171,16 @@ func (s *story) leaves(p *proc, g trace.GoID, to trace.GoState, st *trace.StateT
 		}
 	}
 	p.starts(s.now)
-	if to == trace.GoWaiting {
-		s.parks(g, to, st)
+	// The reason is one of traceBlockReasonStrings in
+	// runtime/traceruntime.go; traces before Go 1.22 give none. The sweeper
+	// may yield for long before it first parks.
+	if to == trace.GoWaiting && st.Reason == "GC background sweeper wait" {
+		s.sweeper = g
+	} else if st.Stack != trace.NoStack && s.strangers() {
+		s.meet(g, to, st.Stack)
+	}
+	if g == s.sweeper && to == trace.GoWaiting {
+		s.sweptOut() // it parks only with nothing left to sweep: runtime/mgcsweep.go, bgsweep
 	}
 	switch g {
 	case s.sweeper:
@@ -184,23 +190,6 @@ func (s *story) leaves(p *proc, g trace.GoID, to trace.GoState, st *trace.StateT
 		}
 	case s.scavenger:
 		s.rep.CPU.Scavenger += d
-	}
-}
-
-// parks looks whether it is one of the two helpers that parks, and which. The
-// reason is one of traceBlockReasonStrings in runtime/traceruntime.go; traces
-// before Go 1.22 give none.
-func (s *story) parks(g trace.GoID, to trace.GoState, st *trace.StateTransition) {
-	switch st.Reason {
-	case "GC background sweeper wait":
-		s.sweeper = g
-	default:
-		if s.strangers() && st.Stack != trace.NoStack {
-			s.meet(g, to, st.Stack)
-		}
-	}
-	if g == s.sweeper {
-		s.sweptOut() // it parks only with nothing left to sweep: runtime/mgcsweep.go, bgsweep
 	}
 }
 

@@ -93,7 +93,7 @@ func newStory() *story {
 	}
 }
 
-func (s *story) event(ev *trace.Event) error {
+func (s *story) event(ev trace.Event) error {
 	t := ev.Time()
 	if !s.started {
 		s.started, s.first = true, t
@@ -108,23 +108,23 @@ func (s *story) event(ev *trace.Event) error {
 	}
 	s.events++
 
-	// Every getter copies the event, and its details are larger than a few
-	// registers, so they are taken one call down and only where needed.
+	// Every getter copies the event, twice from behind a pointer; so events
+	// come by value, and their details are taken only where needed.
 	switch ev.Kind() {
 	case trace.EventStateTransition:
-		if p := ev.Proc(); s.concerns(ev, p) {
-			s.transition(ev, p)
+		if p := ev.Proc(); s.concerns(&ev, ev.Goroutine(), p) {
+			s.transition(ev.StateTransition(), p)
 		}
 	case trace.EventRangeBegin:
-		s.rangeBegin(ev)
+		s.rangeBegin(ev.Range(), &ev)
 	case trace.EventRangeActive:
-		s.rangeActive(ev)
+		s.rangeActive(&ev)
 	case trace.EventRangeEnd:
-		s.rangeEnd(ev)
+		s.rangeEnd(ev.Range(), &ev)
 	case trace.EventMetric:
-		s.metric(ev)
+		s.metric(ev.Metric())
 	case trace.EventLabel:
-		s.label(ev)
+		s.label(&ev)
 	case trace.EventSync:
 		s.syncs++
 		clear(s.stacks) // the handles are those of a generation
@@ -132,7 +132,7 @@ func (s *story) event(ev *trace.Event) error {
 	case trace.EventStackSample, trace.EventTaskBegin, trace.EventTaskEnd,
 		trace.EventRegionBegin, trace.EventRegionEnd, trace.EventLog:
 	default:
-		s.strange(ev)
+		s.strange(&ev)
 	}
 	return nil
 }
@@ -179,8 +179,7 @@ func (s *story) phase() {
 	s.line.to(s.now, p, s.heap, s.goal)
 }
 
-func (s *story) metric(ev *trace.Event) {
-	m := ev.Metric()
+func (s *story) metric(m trace.Metric) {
 	if m.Value.Kind() != trace.ValueUint64 {
 		s.note("metric " + m.Name)
 		return

@@ -21,7 +21,7 @@ func tell[T trace.EventDetails](t teller, at trace.Time, kind trace.EventKind, g
 	t.Helper()
 	ev, err := trace.MakeEvent(trace.EventConfig[T]{Time: at, Kind: kind, Goroutine: g, Proc: p, Thread: 1, Details: details})
 	require.NoError(t, err)
-	require.NoError(t, t.event(&ev))
+	require.NoError(t, t.event(ev))
 }
 
 func (t teller) mark(at trace.Time, kind trace.EventKind) {
@@ -141,7 +141,7 @@ func TestTimeLeaps(t *testing.T) {
 		s.heap(0, 1)
 		ev, err := trace.MakeEvent(trace.EventConfig[trace.Range]{Time: leap, Kind: trace.EventRangeBegin, Details: trace.Range{Name: rangeMark}})
 		require.NoError(t, err)
-		require.ErrorContains(t, s.event(&ev), "time leaps")
+		require.ErrorContains(t, s.event(ev), "time leaps")
 		r := s.report()
 		check(t, r)
 		assert.Equal(t, time.Duration(1<<40), r.Span)
