@@ -15,7 +15,7 @@ RACE := $(shell CGO_ENABLED=1 $(GO) env CC | cut -d' ' -f1 | xargs -I{} sh -c 'c
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## watch a real service die under a real memory limit, and learn why
+demo: ## one real service lives twice under a real memory limit: killed, and guarded
 	@$(GO) run ./sidecar/cmd/memguard demo
 
 test: ## all tests, with the race detector where there is a C compiler

@@ -4,90 +4,129 @@ package demo
 
 import (
 	"context"
-	"encoding/json"
-	"net/http"
 	"slices"
 	"time"
 
 	"github.com/memguard/memguard-go/memguard"
 )
 
-// witness asks the service where its memory is, as long as it answers.
+// Seen is what was seen from outside of a process that left nothing behind.
+type Seen struct {
+	Until  float64          `json:"until_second"` // of the last look
+	Growth []Growth         `json:"growth"`       // by row of the ledger, the largest first
+	Warned []Warning        `json:"warnings"`     // in the order in which they were raised
+	Last   *memguard.Ledger `json:"last"`
+}
+
+// Growth is how one row of the ledger changed from the first look at which it was
+// known to the last.
+type Growth struct {
+	Row  string `json:"row"`
+	From int64  `json:"from_bytes"`
+	To   int64  `json:"to_bytes"`
+}
+
+// Warning is a finding and when it was raised.
+type Warning struct {
+	memguard.Finding
+	Second float64 `json:"second"` // since the load began
+}
+
+// witnessEvery is how often the service is looked at. It dies within a second of
+// a burst's begin.
+const witnessEvery = 50 * time.Millisecond
+
+// witness looks at a process from outside until it ends. It asks nothing of it.
 type witness struct {
-	victim *victim
-	begin  time.Time
-	out    *Outcome
-	first  *memguard.Report
-	warned map[memguard.ID]memguard.Severity
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	first  map[string]int64 // bytes of each row when it was first known
+	last   *memguard.Ledger
+	raised []memguard.Finding
+	at     []time.Time // of each finding
 }
 
-// look takes one report. A service that does not answer in time has none.
-func (w *witness) look(ctx context.Context) {
-	r, err := ask(ctx, w.victim.url)
-	if err != nil {
-		return // it may be dying; what was seen before stays
+func watch(ctx context.Context, open func(context.Context, int) (*memguard.Source, func(), error), pid int) *witness {
+	ctx, cancel := context.WithCancel(ctx)
+	w := &witness{cancel: cancel, done: make(chan struct{}), first: map[string]int64{}}
+	if open == nil {
+		open = func(_ context.Context, pid int) (*memguard.Source, func(), error) {
+			src, err := memguard.Open(pid)
+			return src, func() {}, err
+		}
 	}
-	if w.first == nil {
-		w.first = r
-	}
-	w.out.Before = r
-	at := time.Since(w.begin).Seconds()
-	p := Point{Second: at}
-	if usage, ok := used(r); ok {
-		p.Usage = usage
-		p.Left, _ = r.Left.Get()
-		w.out.Points = append(w.out.Points, p)
-	}
-	for _, f := range r.Findings {
-		if f.Severity > w.warned[f.ID] {
-			w.warned[f.ID] = f.Severity
-			w.out.Warned = append(w.out.Warned, Warning{Finding: f, Second: at})
+	go func() {
+		defer close(w.done)
+		src, end, err := open(ctx, pid)
+		if err != nil {
+			return // nothing was seen, and the story says so
+		}
+		defer end()
+		defer src.Close()
+		w.look(ctx, src)
+	}()
+	return w
+}
+
+// look takes samples until the process ends.
+func (w *witness) look(ctx context.Context, src *memguard.Source) {
+	judge := memguard.NewJudge()
+	worst := map[memguard.ID]memguard.Severity{}
+	tick := time.NewTicker(witnessEvery)
+	defer tick.Stop()
+	for {
+		var s memguard.Sample
+		if src.Read(&s) != nil {
+			return
+		}
+		// One that is about to end has no memory any more.
+		if rss, ok := s.Process.RSS.Get(); ok && rss > 0 {
+			w.last = memguard.NewLedger(&s)
+			for _, r := range w.last.Rows {
+				if n, ok := r.Bytes.Get(); ok {
+					if _, known := w.first[r.Name]; !known {
+						w.first[r.Name] = n
+					}
+				}
+			}
+			judge.Step(&s)
+			for _, f := range judge.Findings() {
+				if f.Severity > worst[f.ID] {
+					worst[f.ID] = f.Severity
+					w.raised, w.at = append(w.raised, f), append(w.at, s.Time)
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
 		}
 	}
 }
 
-// used is what counts towards the limit: the cgroup's usage, or RSS where there
-// is no cgroup of the service's own.
-func used(r *memguard.Report) (uint64, bool) {
-	if c := r.Ledger.Cgroup; c != nil && !c.Unlimited {
-		if n, ok := c.Usage.Get(); ok {
-			return n, true
-		}
-	}
-	return r.Ledger.RSS.Get()
-}
-
-// close compares the first ledger with the last.
 func (w *witness) close() {
-	if w.first == nil {
-		return
-	}
-	for _, last := range w.out.Before.Ledger.Rows {
-		to, ok := last.Bytes.Get()
-		from, ok2 := w.first.Ledger.Row(last.Name)
-		if ok && ok2 && to != from {
-			w.out.Growth = append(w.out.Growth, Growth{Row: last.Name, From: from, To: to})
-		}
-	}
-	slices.SortStableFunc(w.out.Growth, func(a, b Growth) int { return int((b.To - b.From) - (a.To - a.From)) })
+	w.cancel()
+	<-w.done
 }
 
-var client = &http.Client{Timeout: 2 * time.Second}
-
-// ask reads the service's own report.
-func ask(ctx context.Context, url string) (*memguard.Report, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/debug/memguard", nil)
-	if err != nil {
-		return nil, err
+// tell compares the first look with the last, of a load that began at start.
+func (w *witness) tell(start time.Time) *Seen {
+	w.close()
+	if w.last == nil {
+		return nil
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, err
+	seen := &Seen{Last: w.last, Until: w.last.Time.Sub(start).Seconds()}
+	for i, f := range w.raised {
+		seen.Warned = append(seen.Warned, Warning{f, w.at[i].Sub(start).Seconds()})
 	}
-	defer resp.Body.Close()
-	var r memguard.Report
-	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {
-		return nil, err
+	for _, r := range w.last.Rows {
+		to, ok := r.Bytes.Get()
+		if from := w.first[r.Name]; ok && to != from {
+			seen.Growth = append(seen.Growth, Growth{Row: r.Name, From: from, To: to})
+		}
 	}
-	return &r, nil
+	slices.SortStableFunc(seen.Growth, func(a, b Growth) int { return int((b.To - b.From) - (a.To - a.From)) })
+	return seen
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/memguard/memguard-go/memguard"
 	"github.com/memguard/memguard-go/sidecar/demo"
 	"github.com/spf13/cobra"
 )
@@ -16,31 +17,36 @@ import (
 func demoCommand() *cobra.Command {
 	var (
 		cfg demo.Config
-		mib uint64
 		p   printer
 	)
 	c := &cobra.Command{
 		Use:   "demo",
-		Short: "Watch a real service die under a real memory limit, and learn why",
-		Long: `Demo builds examples/orders, a small HTTP service with a leak, starts it in a
-memory cgroup with a limit, and sends it orders until the kernel kills it. Then
-it tells what happened from the evidence that is left.
+		Short: "Watch one real service live twice under a real memory limit",
+		Long: `Demo builds examples/orders, a small HTTP service without a leak, starts it in a
+memory cgroup of 128 MiB, and sends it orders, with bursts that do not fit. The
+kernel kills it, and it is started again. Then the same service gets the same
+load with memguard's guard in it, and lives. The demo puts the numbers of both
+lives side by side, says why the first one died, and what the guard did.
 
 Creating a memory cgroup takes root, or a delegated subtree in cgroup v2. Where
 none may be created, the demo watches the resident size and kills in the
-kernel's place, and says so. It takes under two minutes and leaves nothing
-behind, also after Ctrl-C.
+kernel's place, and says so. It takes under a minute and leaves nothing behind,
+also after Ctrl-C; --keep leaves the guard's evidence.
 
 Progress goes to standard error, the story (with --json the outcome) to standard
-output.`,
-		Args: cobra.NoArgs,
+output. The exit status is 1 if the guarded service died.`,
+		Example: "  memguard demo\n  memguard demo --keep evidence && memguard incident evidence",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if mib < 64 || mib > 1<<20 {
-				return fmt.Errorf("--limit %d: want 64 MiB to 1 TiB", mib)
-			}
 			p.out = c.OutOrStdout()
-			cfg.Limit = mib << 20
 			progress(c.ErrOrStderr(), &cfg)
+			cfg.Open = func(ctx context.Context, pid int) (*memguard.Source, func(), error) {
+				s, err := openSource(ctx, pid)
+				if err != nil {
+					return nil, nil, err
+				}
+				return s.Source, s.Close, nil
+			}
 			out, err := demo.Run(c.Context(), cfg)
 			if errors.Is(err, context.Canceled) {
 				err = errors.New("interrupted; nothing is left behind")
@@ -48,11 +54,17 @@ output.`,
 			if err != nil {
 				return cannotLook(err)
 			}
-			return p.print(out, func(w io.Writer) error { return out.Tell(w, p.text()) })
+			if err := p.print(out, out.Tell); err != nil {
+				return err
+			}
+			if out.Guarded != nil && len(out.Guarded.Deaths) > 0 {
+				return &status{exitFinding, nil}
+			}
+			return nil
 		},
 	}
-	c.Flags().StringVar(&cfg.Service, "service", "", "executable of a built examples/orders; without it the demo builds it")
-	c.Flags().Uint64Var(&mib, "limit", 256, "memory limit in MiB")
+	c.Flags().StringVar(&cfg.Service, "service", "", "`executable` of a built examples/orders; without it the demo builds it")
+	c.Flags().StringVar(&cfg.Keep, "keep", "", "`directory` where the guard's evidence stays")
 	p.jsonFlag(c)
 	return c
 }
@@ -61,20 +73,27 @@ output.`,
 // line every five seconds.
 func progress(w io.Writer, cfg *demo.Config) {
 	live := isTerminal(w)
-	cfg.Say = func(line string) { fmt.Fprintln(w, "-", line) }
-	last := 0.0
-	cfg.Show = func(pt demo.Point) {
-		share := min(float64(pt.Usage)/float64(cfg.Limit), 1)
-		left := ""
-		if pt.Left > 0 {
-			left = fmt.Sprintf(", about %.0f s left", pt.Left)
+	open := false // a line that the next one overwrites
+	cfg.Say = func(line string) {
+		if open {
+			fmt.Fprintln(w)
+			open = false
 		}
-		line := fmt.Sprintf("  %4.0f s  %s %3d of %d MiB%s", pt.Second, bar(share, 30), pt.Usage>>20, cfg.Limit>>20, left)
+		fmt.Fprintln(w, "-", line)
+	}
+	last := 0.0
+	cfg.Show = func(n demo.Now) {
+		if n.Second < last {
+			last = 0 // another life
+		}
+		share := min(float64(n.Usage)/float64(n.Limit), 1)
+		line := fmt.Sprintf("  %4.0f s  %s %3d of %d MiB, deaths: %d", n.Second, bar(share, 30), n.Usage>>20, n.Limit>>20, n.Deaths)
 		switch {
 		case live:
 			fmt.Fprintf(w, "\r%s\x1b[K", line)
-		case pt.Second-last >= 5:
-			last = pt.Second
+			open = true
+		case n.Second-last >= 5:
+			last = n.Second
 			fmt.Fprintln(w, line)
 		}
 	}

@@ -41,7 +41,7 @@ wrong with it, and how long it has until the kernel's limit.
   memguard gctrace app.log     what the collector's own lines say
   memguard trace app.trace     an execution trace as the collector's story
   memguard incident DIR        how a service died, from its black box
-  memguard demo                a service dies under a real limit, and why
+  memguard demo                one service lives twice under a real limit: killed, and guarded
 
 Exit status: 0 fine, 1 a finding at or above --fail-on, 2 wrong usage,
 3 could not look (no such process, no permission, no such file).`

@@ -68,7 +68,7 @@ func TestExitStatus(t *testing.T) {
 		{"bad severity", "", []string{"gctrace", "--fail-on", "bad"}, exitUsage, "want info, warning, critical or never"},
 		{"negative time", "", []string{"explain", "--pid", "1", "--for", "-1s"}, exitUsage, "--for -1s"},
 		{"watch without pause", "", []string{"ledger", "--pid", "1", "--watch", "--every", "0"}, exitUsage, "want a time above zero"},
-		{"demo limit", "", []string{"demo", "--limit", "1"}, exitUsage, "64 MiB"},
+		{"demo of what", "", []string{"demo", "this"}, exitUsage, `"this"`},
 		{"pid 0", "", []string{"ledger", "--pid", "0"}, exitUsage, "want a process id"},
 		{"negative pid", "", []string{"ledger", "--pid", "-3"}, exitUsage, "want a process id"},
 		{"unknown shell", "", []string{"completion", "tcsh"}, exitUsage, `"tcsh"`},
@@ -243,10 +243,10 @@ func TestProcessDemoInterrupted(t *testing.T) {
 	out, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	var stderr lockedBuffer
-	cmd := exec.Command(exe, "demo", "--limit", "1024")
+	cmd := exec.Command(exe, "demo")
 	cmd.Stderr = &stderr
 	require.NoError(t, cmd.Start())
-	require.Eventually(t, func() bool { return strings.Contains(stderr.String(), "sending orders") }, time.Minute, 50*time.Millisecond, stderr.String())
+	require.Eventually(t, func() bool { return strings.Contains(stderr.String(), "orders come in") }, time.Minute, 50*time.Millisecond, stderr.String())
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	err = cmd.Wait()
 	assert.Equal(t, exitBlind, cmd.ProcessState.ExitCode(), "%v %s", err, stderr.String())
