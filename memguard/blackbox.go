@@ -158,8 +158,8 @@ func appendEvent(b []byte, e *Event, size int) []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(to))
 	b = append(b, byte(e.Finding.Severity))
 	size -= 17
-	for _, t := range texts {
-		t = cut(t, min(size-1, math.MaxUint8))
+	for i, t := range texts {
+		t = cut(t, min(size-(len(texts)-i), math.MaxUint8)) // each has its length before it
 		b = append(b, byte(len(t)))
 		b = append(b, t...)
 		size -= 1 + len(t)

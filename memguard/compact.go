@@ -38,8 +38,10 @@ func (h *hand) unfragment(s *Sample) {
 			return
 		}
 		c.judged = true
-		if c.rest = compactRest; float64(r.Unused) > (1-compactHelps)*float64(c.waste) {
+		if float64(r.Unused) > (1-compactHelps)*float64(c.waste) {
 			c.rest = min(4*max(c.rest, compactRest), compactMost)
+		} else {
+			c.rest = compactRest
 		}
 	}
 	of, near := r.Mapped, true

@@ -23,11 +23,11 @@ import (
 // A stage is a process of 100 MiB in a version 2 cgroup of 1 GiB, both made of
 // files: what the kernel would write there, the test does.
 type stage struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 }
 
-func newStage(t *testing.T) *stage {
+func newStage(t testing.TB) *stage {
 	s := &stage{t, t.TempDir()}
 	for name, text := range map[string]string{
 		"cgroup.controllers": "memory\n", "cgroup.type": "domain\n", "cgroup.procs": "",
@@ -69,18 +69,6 @@ func (s *stage) source() *Source {
 		pid: os.Getpid(), start: start, group: g, statm: statm,
 		environ: Runtime{Origin: FromEnviron, GCPercent: Known[int64](100), MemoryLimit: Known[uint64](900 << 20)},
 	}
-}
-
-// diary keeps the events of a guard.
-type diary struct {
-	mu     sync.Mutex
-	events []Event
-}
-
-func (d *diary) write(e Event) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.events = append(d.events, e)
 }
 
 // lines are the events so far in short, without what is said at the first look.

@@ -66,6 +66,7 @@ func TestLedgerCloses(t *testing.T) {
 
 // The shapes of mappings depend on how a program is built.
 func TestLedgerClosesBuilds(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("not with -short: builds the standard library again for each")
 	}

@@ -80,6 +80,7 @@ func neverCleaned(blocked chan struct{}) {
 // line that blocks is named. How many ticks that takes is pinned by the tests of
 // leak.Queue; a loaded machine may add some here.
 func TestStallsAreNamed(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for half a minute")
 	}

@@ -3,7 +3,9 @@
 package memguard
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/memguard/memguard-go/memguard/evidence"
@@ -57,7 +59,7 @@ func exited(r *evidence.Recording) (why string, ok bool) {
 // obituary says in one sentence how a process ended that did not close its box.
 func obituary(r *evidence.Recording) string {
 	var last Moment
-	var worst Finding
+	var stood []Finding
 	end := r.Start
 	for _, rec := range r.Records {
 		if rec.Time.After(end) {
@@ -70,10 +72,12 @@ func obituary(r *evidence.Recording) string {
 		case err != nil:
 		case d.Moment != nil:
 			last = *d.Moment
-		case d.Event.Kind == Raised && d.Event.Finding.Severity >= max(worst.Severity, Warning):
-			worst = d.Event.Finding
-		case d.Event.Kind == Cleared && d.Event.Finding.ID == worst.ID:
-			worst = Finding{}
+		case d.Event.Kind == Raised || d.Event.Kind == Cleared:
+			f := d.Event.Finding
+			stood = slices.DeleteFunc(stood, func(old Finding) bool { return old.ID == f.ID })
+			if d.Event.Kind == Raised && f.Severity >= Warning {
+				stood = append(stood, f)
+			}
 		}
 	}
 	s := fmt.Sprintf("The predecessor, pid %d, died after %v", r.PID, end.Sub(r.Start).Round(time.Second))
@@ -86,7 +90,8 @@ func obituary(r *evidence.Recording) string {
 	default:
 		s += fmt.Sprintf(" at %s of its limit of %s, which is not why", mib(float64(held)), mib(float64(limit)))
 	}
-	if worst.ID != "" {
+	if len(stood) > 0 {
+		worst := slices.MaxFunc(stood, func(a, b Finding) int { return cmp.Compare(a.Severity, b.Severity) })
 		s += fmt.Sprintf("; what stood then: %s: %s", worst.ID, worst.Summary)
 	}
 	return s + fmt.Sprintf(" (memguard incident %s)", r.Path)
