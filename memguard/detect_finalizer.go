@@ -12,6 +12,7 @@ import (
 type queueStall struct {
 	kind  leak.QueueKind
 	found leak.QueueVerdict // the last: figures do not say where
+	live  Bytes             // the live heap when all was well last
 }
 
 // finalizerSlow: finalizers or cleanups are run, but behind what is queued.
@@ -35,14 +36,22 @@ func (d *queueStall) step(s *Sample) verdict {
 		q = &s.Queues.Cleanups
 	}
 	if q.State != leak.Stalled {
+		d.live = s.Runtime.Live
 		return clearly()
 	}
 	d.found = *q
 	v := verdict{state: found, severity: Warning}
 	v.add("stuck for", q.For.Seconds(), UnitSeconds)
 	v.addFigure(waiting, q.Behind, UnitCount)
+	// Nothing says what the objects in a queue hold. They stay live, so it is at
+	// most what the live heap has grown by.
+	if n, ok := minus(s.Runtime.Live, d.live).Get(); ok {
+		v.add(held, float64(max(n, 0)), UnitBytes)
+	}
 	return v
 }
+
+const held = "live heap grown since"
 
 // waiting are the functions that have not run, with the one that is being run.
 const waiting = "waiting"
@@ -61,6 +70,9 @@ func (d *queueStall) say(v *verdict) string {
 	}
 	if n := v.fact(waiting); n > 0 {
 		s += fmt.Sprintf(", and %.0f wait with it", n)
+	}
+	if n := v.fact(held); n >= 1<<20 {
+		s += fmt.Sprintf("; the live heap has grown by %s since, what they hold among it", mib(n))
 	}
 	return s + "."
 }

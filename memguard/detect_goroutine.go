@@ -56,6 +56,9 @@ func (d *goroutines) find(s *Sample, severity Severity, least, most leak.Level) 
 	v.add("more in a minute", first.PerMinute, UnitCount)
 	v.add("there for", first.Age.Seconds(), UnitSeconds)
 	v.add("stacks that do so", float64(to-from), UnitCount)
+	if all, ok := s.Runtime.Stacks.Get(); ok {
+		v.add("their stack bytes, about", first.Stacks*float64(all), UnitBytes)
+	}
 	if first.Proved > 0 {
 		v.add("proved by the collector", float64(first.Proved), UnitCount)
 	}

@@ -207,9 +207,7 @@ func (g *Guard) tick() (next time.Duration, err error) {
 	s.Paced = g.hand != nil && g.hand.paces(s)
 	g.ticks++
 	g.beat.Store(int64(s.Time.Sub(g.born)))
-	if next = g.pace.next(s); s.Paced {
-		next = min(next, tickPaced)
-	}
+	next = g.pace.next(s)
 	g.part(func() {
 		g.proof.moment(s)
 		if g.judge.Step(s) || g.changed {

@@ -28,7 +28,7 @@ const (
 type verdict struct {
 	state    state
 	severity Severity
-	facts    [5]Fact
+	facts    [6]Fact
 	n        int
 	why      string // of unseen
 	atOnce   bool   // of fine: an alarm is withdrawn without waiting

@@ -21,8 +21,8 @@ type leakWatch struct {
 	failed  atomic.Pointer[Blind] // why the last look saw less than it should
 
 	// Of the goroutine that samples.
-	pinned   *Pinned
-	pinnedAt time.Time // when it may be looked at again
+	stacks   Leaks     // the last that was seen of them
+	stacksAt time.Time // when they may be looked at again
 
 	// Of the tick's goroutine.
 	queues   *leak.Queues
@@ -35,12 +35,12 @@ const (
 	// queuesEvery is how often the queues are read: leak.Queues wants a second,
 	// and a timer may be early.
 	queuesEvery = 900 * time.Millisecond
-	// pinnedLeast is what stacks must hold until somebody looks which are pinned.
+	// pinnedLeast is what stacks must hold until somebody looks whose they are.
 	pinnedLeast = 32 << 20
-	pinnedEvery = time.Minute
-	// pinnedShare bounds what that costs as a part of the time, as leak.Sampler
+	stacksEvery = time.Minute
+	// stacksShare bounds what that costs as a part of the time, as leak.Sampler
 	// bounds its own.
-	pinnedShare = 500
+	stacksShare = 500
 )
 
 // newLeakWatch arms the finalizers' probe. start begins to follow the goroutines.
@@ -91,27 +91,38 @@ func (w *leakWatch) look() (blind *Blind) {
 	if err := w.lookAtStacks(); err != nil {
 		blind = &Blind{blindGoroutines, err.Error()}
 	}
-	w.leaks.Store(&Leaks{Time: time.Now(), Verdicts: w.sampler.Verdicts(), Pinned: w.pinned})
+	seen := w.stacks
+	seen.Time, seen.Verdicts = time.Now(), w.sampler.Verdicts()
+	w.leaks.Store(&seen)
 	return blind
 }
 
-// lookAtStacks finds which stacks are pinned, if stacks are worth it.
+// lookAtStacks finds whose the stacks are and which are pinned, if they are worth
+// it.
 func (w *leakWatch) lookAtStacks() error {
-	total, starting := leak.StackMetrics()
-	start := time.Now()
+	total, start := leak.StackMetrics()
+	w.stacks.StackStart = Bytes{}
+	if start > 0 {
+		w.stacks.StackStart = Known(start)
+	}
+	began := time.Now()
 	switch {
 	case total < pinnedLeast:
-		w.pinned = nil
+		w.stacks.Pinned, w.stacks.Deepest = nil, nil
 		return nil
-	case start.Before(w.pinnedAt):
+	case began.Before(w.stacksAt):
 		return nil
 	}
 	snap, err := leak.Take()
 	if err != nil {
 		return err
 	}
-	w.pinned = pinnedOf(snap.Stacks(total, starting))
-	w.pinnedAt = time.Now().Add(max(pinnedEvery, pinnedShare*time.Since(start)))
+	uses := snap.Stacks(total)
+	w.stacks.Pinned = pinnedOf(uses)
+	if len(uses) > 0 {
+		w.stacks.Deepest = &uses[0]
+	}
+	w.stacksAt = time.Now().Add(max(stacksEvery, stacksShare*time.Since(began)))
 	return nil
 }
 
@@ -150,12 +161,17 @@ func (w *leakWatch) fill(dst *Sample) {
 	dst.Queues = &w.verdicts
 }
 
+const blindQueues = "finalizers and cleanups"
+
 func (w *leakWatch) readQueues() {
 	defer func() {
 		if p := recover(); p != nil {
-			w.blind = Blind{"finalizers and cleanups", fmt.Sprint("panic: ", p)}
+			w.blind = Blind{blindQueues, fmt.Sprint("panic: ", p)}
 		}
 	}()
-	w.verdicts.Finalizers, w.verdicts.Cleanups = w.queues.Tick()
-	w.blind = Blind{}
+	var err error
+	w.verdicts.Finalizers, w.verdicts.Cleanups, err = w.queues.Tick()
+	if w.blind = (Blind{}); err != nil {
+		w.blind = Blind{blindQueues, err.Error()}
+	}
 }

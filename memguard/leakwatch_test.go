@@ -155,6 +155,38 @@ func TestPinnedOf(t *testing.T) {
 	assert.Equal(t, &Pinned{}, pinnedOf(nil))
 }
 
+// Stacks that hold much are told with whose they are, and with what those parked
+// deep do to the others.
+func TestStackBloatNamesTheLargest(t *testing.T) {
+	t.Parallel()
+	s := Sample{Runtime: Runtime{
+		Total: Known[uint64](200 * mebi), Released: Known[uint64](0), Stacks: Known[uint64](100 * mebi), Goroutines: Known[uint64](1000),
+	}}
+	var d stackBloat
+	v := d.step(&s)
+	assert.Equal(t, "Goroutine stacks hold 100 MiB of 200 MiB: 1000 goroutines with 0.1 MiB each.", d.say(&v))
+	s.Leaks = &Leaks{Deepest: &leak.StackUse{Cluster: parked(150), Bytes: 90 * mebi}, StackStart: Known[uint64](32 << 10)}
+	v = d.step(&s)
+	assert.Equal(t, "Goroutine stacks hold 100 MiB of 200 MiB: 1000 goroutines with 0.1 MiB each; the most, about 90.0 MiB, are of 150 in "+
+		parked(150).Blocked().String()+". Goroutines that follow others begin with 32 KiB, since that is in use on average.", d.say(&v))
+}
+
+// What waits behind a finalizer that blocks is bounded by the growth of the live
+// heap, as far as that is known.
+func TestFinalizerStallTellsThePayload(t *testing.T) {
+	t.Parallel()
+	d := queueStall{kind: leak.Finalizers}
+	queues := Queues{Finalizers: leak.QueueVerdict{Kind: leak.Finalizers, State: leak.Stalled, For: 3 * time.Second}}
+	s := Sample{Queues: &queues}
+	v := d.step(&s)
+	assert.NotContains(t, d.say(&v), "live heap", "unknown is not zero")
+	well := Sample{Queues: &Queues{}, Runtime: Runtime{Live: Known[uint64](10 * mebi)}}
+	require.Equal(t, clearly().state, d.step(&well).state)
+	s.Runtime.Live = Known[uint64](210 * mebi)
+	v = d.step(&s)
+	assert.Equal(t, "A finalizer has not returned for 3 s; the live heap has grown by 200 MiB since, what they hold among it.", d.say(&v))
+}
+
 // The goroutine that samples waits until a sample is due, and stop ends it.
 func TestLeakWatchSamplesAndStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

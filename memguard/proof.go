@@ -12,9 +12,13 @@ import (
 )
 
 const (
-	// momentEvery bounds what the black box's ring of moments is worth: three
-	// minutes near the limit, an hour at rest.
+	// boxBytes has room for some 1800 moments and 250 events. It is locked in memory.
+	boxBytes = 512 << 10
+	// momentEvery and momentRest bound what that is worth: a minute and a half of
+	// movement near the limit, half an hour at rest.
 	momentEvery = 50 * time.Millisecond
+	momentRest  = time.Second
+	momentMoved = 0.01 // of the limit: the usage has moved
 	boxChecked  = time.Minute
 	traceEvery  = time.Minute
 )
@@ -35,6 +39,7 @@ type proof struct {
 
 	box     *evidence.Box
 	at      time.Time // of the last moment
+	used    uint64    // then, of the cgroup
 	checked time.Time
 	buf     [evidence.PayloadSize]byte
 }
@@ -59,7 +64,7 @@ func (p *proof) open() {
 	if err != nil {
 		p.lost("predecessor", err)
 	}
-	if p.box, err = evidence.OpenBox(evidence.BoxConfig{Dir: dir, Layout: BoxLayout}); err != nil {
+	if p.box, err = evidence.OpenBox(evidence.BoxConfig{Dir: dir, Layout: BoxLayout, Bytes: boxBytes}); err != nil {
 		p.lost("black box", err)
 	}
 	for _, why := range died {
@@ -82,10 +87,19 @@ func (p *proof) lost(what string, err error) {
 
 // moment writes a sample into the black box.
 func (p *proof) moment(s *Sample) {
-	if since := s.Time.Sub(p.at); p.box == nil || since < momentEvery && since >= 0 {
+	if p.box == nil {
 		return
 	}
-	p.at = s.Time
+	limit, _ := bounded(s.Cgroup.Limit)
+	used := s.Cgroup.Usage.v
+	every := momentRest
+	if float64(max(used, p.used)-min(used, p.used)) >= momentMoved*float64(limit) {
+		every = momentEvery
+	}
+	if since := s.Time.Sub(p.at); since < every && since >= 0 {
+		return
+	}
+	p.at, p.used = s.Time, used
 	m := momentOf(s)
 	p.wrote(p.box.Record(s.Time, boxMoment, m.appendTo(p.buf[:0])))
 	if p.box != nil && s.Time.Sub(p.checked) >= boxChecked {

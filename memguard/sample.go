@@ -45,6 +45,13 @@ type Leaks struct {
 	Time     time.Time      // of the last look
 	Verdicts []leak.Verdict // clusters that grow or leak, the surest first
 	Pinned   *Pinned        // nil while stacks are too small to look
+
+	// Deepest is the cluster with the most bytes of stack, by estimate; nil while
+	// stacks are too small to look.
+	Deepest *leak.StackUse
+	// StackStart is the size that the stack of a goroutine begins with which takes
+	// over the descriptor of one that has ended (/gc/stack/starting-size).
+	StackStart Bytes
 }
 
 // Pinned is the stacks that the collector cannot shrink: those of goroutines in

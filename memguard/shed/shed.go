@@ -124,7 +124,7 @@ func (l *Limiter) Update(m Memory) {
 }
 
 // SetLook sets a function that reads the cgroup's usage, in the sense of
-// [Memory.Usage], at once. Admission calls it once a millisecond at most: when
+// [Memory.Usage], at once. Admission calls it once a millisecond at most near the limit, and every 20 ms far from it: when
 // the CPUs are busy, whoever calls Update comes late, and work does not.
 // It must return soon and be safe for use by several goroutines.
 func (l *Limiter) SetLook(look func() (usage uint64, ok bool)) {
@@ -133,11 +133,18 @@ func (l *Limiter) SetLook(look func() (usage uint64, ok bool)) {
 	l.look = look
 }
 
-const lookEvery = time.Millisecond
+const (
+	lookEvery    = time.Millisecond      // near the limit
+	lookEveryFar = 20 * time.Millisecond // it takes longer to get there
+)
 
 // lookLocked reads the usage if that is due. It lets go of the lock meanwhile.
 func (l *Limiter) lookLocked(now time.Duration) {
-	if l.look == nil || now-l.looked < lookEvery || !l.core.bounded(now) {
+	every := lookEvery
+	if !l.core.near {
+		every = lookEveryFar
+	}
+	if l.look == nil || now-l.looked < every || !l.core.bounded(now) {
 		return
 	}
 	l.looked = now
