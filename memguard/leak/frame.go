@@ -120,6 +120,21 @@ var standardRoots = func() map[string]int {
 	return roots
 }()
 
+// libraries are modules, beside the standard library, whose go statements start
+// somebody else's function, and whose frames say nothing of who waits.
+var libraries = [...]string{"golang.org/x/", "google.golang.org/grpc/"}
+
+// library says that a function is of the standard library or one of libraries.
+func library(fn string) bool {
+	pkg := pkgOf(fn) + "/"
+	for _, l := range libraries {
+		if strings.HasPrefix(pkg, l) {
+			return true
+		}
+	}
+	return standard(fn)
+}
+
 // ofRuntime says that a function is the runtime's own. Dumps leave these out and
 // profiles do not, so they are no part of what a cluster is known by.
 func ofRuntime(fn string) bool {

@@ -147,7 +147,11 @@ func parseProfile(r io.Reader) (*Snapshot, error) {
 			}
 		}
 		g.state = infer(g.stack)
+		g.created = createdAs(sample.Label)
 		for k, vs := range sample.Label {
+			if g.created.Func != "" && attachLabels[k] {
+				continue
+			}
 			for _, v := range vs {
 				g.labels = append(g.labels, Label{Key: shorten(k), Value: shorten(v)})
 			}
@@ -156,6 +160,25 @@ func parseProfile(r io.Reader) (*Snapshot, error) {
 		s.put(&g)
 	}
 	return s, nil
+}
+
+// attachLabels are those of a profile that was read from outside, by package
+// attach (WriteGoroutines): unlike the runtime's own it says where goroutines were
+// created.
+var attachLabels = map[string]bool{"state": true, "reason": true, "created_by": true, "created_at": true}
+
+// createdAs is the go statement in the labels of package attach, empty if they
+// have none.
+func createdAs(labels map[string][]string) Frame {
+	by, at := labels["created_by"], labels["created_at"]
+	if len(by) != 1 || len(at) != 1 {
+		return Frame{}
+	}
+	file, line, ok := fileLine("\t" + at[0])
+	if !ok {
+		return Frame{}
+	}
+	return Frame{shorten(by[0]), file, line}
 }
 
 // maxCount is more goroutines than fit into memory; it keeps sums from overflow.

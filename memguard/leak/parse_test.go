@@ -14,6 +14,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/google/pprof/profile"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -332,6 +333,37 @@ func TestBounds(t *testing.T) {
 	require.Len(t, s.Clusters, 1)
 	assert.Len(t, s.Clusters[0].Created, maxCreators)
 	assert.Equal(t, 1000, s.Clusters[0].Count)
+}
+
+// TestCreatedAs: a profile that was read from outside says where goroutines were
+// created, and a label of the program's own is left as it is.
+func TestCreatedAs(t *testing.T) {
+	t.Parallel()
+	parse := func(labels map[string][]string) *Cluster {
+		f := &profile.Function{ID: 1, Name: "main.work", Filename: "/src/a.go"}
+		l := &profile.Location{ID: 1, Line: []profile.Line{{Function: f, Line: 7}}}
+		var b bytes.Buffer
+		require.NoError(t, (&profile.Profile{
+			SampleType: []*profile.ValueType{{Type: "goroutine", Unit: "count"}},
+			Sample:     []*profile.Sample{{Value: []int64{3}, Location: []*profile.Location{l}, Label: labels}},
+			Location:   []*profile.Location{l}, Function: []*profile.Function{f},
+		}).Write(&b))
+		s, err := Parse(&b)
+		require.NoError(t, err)
+		return s.Clusters[0]
+	}
+	c := parse(map[string][]string{"created_by": {"main.main"}, "created_at": {"/a b/m.go:12"}, "state": {"waiting"}, "route": {"/x"}})
+	assert.Equal(t, []Creator{{Frame{"main.main", "/a b/m.go", 12}, 3}}, c.Created)
+	assert.Equal(t, []Label{{"route", "/x", 3}}, c.Labels)
+	for _, labels := range []map[string][]string{
+		{"created_by": {"the nightly job"}},
+		{"created_by": {"me"}, "created_at": {"noon"}},
+		{"created_by": {"me", "you"}, "created_at": {"m.go:12"}},
+	} {
+		c = parse(labels)
+		assert.Empty(t, c.Created)
+		assert.NotEmpty(t, c.Labels)
+	}
 }
 
 func TestParseErrors(t *testing.T) {

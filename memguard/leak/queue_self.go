@@ -4,6 +4,7 @@ package leak
 
 import (
 	"bytes"
+	"fmt"
 	"hash/maphash"
 	"runtime"
 	"runtime/metrics"
@@ -36,8 +37,9 @@ func (q *Queues) Close() { q.reader.probe.closed.Store(true) }
 // to 2000 goroutines by a dump, which has the arguments of each call and stops
 // the world for 5 to 20 us for each of them, and beyond by the goroutine profile.
 // It does that twice in the first two seconds, then at growing intervals, and
-// waits for the answer for 50 ms at most; a later one is for a later tick.
-func (q *Queues) Tick() (finalizers, cleanups QueueVerdict) {
+// waits for the answer for 50 ms at most; a later one is for a later tick. The
+// error says why a look saw nothing; the verdicts are then of the figures alone.
+func (q *Queues) Tick() (finalizers, cleanups QueueVerdict, err error) {
 	var f, c QueueReading
 	q.reader.read(&f, &c)
 	finalizers, look1 := q.finalizers.Step(&f)
@@ -50,9 +52,10 @@ func (q *Queues) Tick() (finalizers, cleanups QueueVerdict) {
 		if look2 {
 			cleanups, _ = q.cleanups.Step(&c)
 		}
-		q.reader.found = looked{}
 	}
-	return finalizers, cleanups
+	err = q.reader.found.err
+	q.reader.found = looked{}
+	return finalizers, cleanups, err
 }
 
 // queueReader reads the metrics, keeps the sentinel and looks.
@@ -64,7 +67,10 @@ type queueReader struct {
 	found   looked
 }
 
-type looked struct{ finalizers, cleanups *Running }
+type looked struct {
+	finalizers, cleanups *Running
+	err                  error
+}
 
 // probe is the sentinel's counter. It outlives the sentinel.
 type probe struct {
@@ -112,7 +118,6 @@ func (r *queueReader) read(finalizers, cleanups *QueueReading) {
 	cleanups.Queued, cleanups.Executed, cleanups.Counted = r.pair(2)
 	r.collect(0)
 	finalizers.Running, cleanups.Running = r.found.finalizers, r.found.cleanups
-	r.found = looked{}
 }
 
 func (r *queueReader) value(i int) (uint64, bool) {
@@ -134,7 +139,7 @@ const lookWait = 50 * time.Millisecond
 func (r *queueReader) look() {
 	if !r.looking {
 		r.looking = true
-		go func() { r.looked <- lookNow() }()
+		go func() { r.looked <- contained(lookNow) }()
 	}
 	r.collect(lookWait)
 }
@@ -161,16 +166,27 @@ func (r *queueReader) collect(wait time.Duration) {
 	}
 }
 
+// contained ends a panic of a look in its goroutine: a defect of ours must not be
+// the service's end.
+func contained(look func() looked) (l looked) {
+	defer func() {
+		if p := recover(); p != nil {
+			l = looked{err: fmt.Errorf("leak: look: panic: %v", p)}
+		}
+	}()
+	return look()
+}
+
 func lookNow() looked {
 	if n := runtime.NumGoroutine(); n <= DefaultDumpLimit {
 		text := dump(n)
-		return looked{InDump(text, Finalizers), InDump(text, Cleanups)}
+		return looked{InDump(text, Finalizers), InDump(text, Cleanups), nil}
 	}
 	s, err := Take()
 	if err != nil {
-		return looked{}
+		return looked{err: err}
 	}
-	return looked{InSnapshot(s, Finalizers), InSnapshot(s, Cleanups)}
+	return looked{InSnapshot(s, Finalizers), InSnapshot(s, Cleanups), nil}
 }
 
 var printSeed = maphash.MakeSeed()

@@ -231,7 +231,10 @@ func TestMain(m *testing.M) {
 	out := json.NewEncoder(os.Stdout)
 	for range 8 {
 		time.Sleep(time.Second)
-		f, c := q.Tick()
+		f, c, err := q.Tick()
+		if err != nil {
+			panic(err)
+		}
 		if err := out.Encode([2]QueueVerdict{f, c}); err != nil {
 			panic(err)
 		}
@@ -304,6 +307,21 @@ func TestProcessTick(t *testing.T) {
 	}
 	runtime.GC()
 	assert.Zero(t, testing.AllocsPerRun(100, func() { q.Tick() }))
+}
+
+// TestLookFails: what goes wrong in a look is an error of the tick, and the next
+// is well again.
+func TestLookFails(t *testing.T) {
+	t.Parallel()
+	q := NewQueues()
+	defer q.Close()
+	q.reader.looking = true
+	q.reader.looked <- contained(func() looked { panic("a defect") })
+	_, _, err := q.Tick()
+	assert.EqualError(t, err, "leak: look: panic: a defect")
+	_, _, err = q.Tick()
+	assert.NoError(t, err)
+	assert.False(t, q.reader.looking)
 }
 
 // TestProcessSentinel: there is one, it runs again after each collection, and

@@ -43,7 +43,9 @@ type Sampler struct {
 	// where those of a suspect cluster were created: a dump stops the world for
 	// 5 to 20 us for each goroutine. 0 is DefaultDumpLimit, negative is never.
 	DumpLimit int
-	// DumpEvery is the least time between dumps; 0 is DefaultDumpEvery.
+	// DumpEvery is the least time between dumps, but for one or two of a cluster
+	// that has just become suspect: where several go statements have one stack, it
+	// takes two to see which of them leaks. 0 is DefaultDumpEvery.
 	DumpEvery time.Duration
 	// ProveEvery is the least time between calls of the goroutineleak profile,
 	// where the program has it (Go 1.27, or 1.26 with
@@ -135,7 +137,7 @@ func (s *Sampler) Verdicts() []Verdict {
 
 func (s *Sampler) wantsDump(vs []Verdict, now time.Time) bool {
 	return len(vs) > 0 && runtime.NumGoroutine() <= cmp.Or(s.DumpLimit, DefaultDumpLimit) &&
-		(s.dumped.IsZero() || now.Sub(s.dumped) >= cmp.Or(s.DumpEvery, DefaultDumpEvery))
+		(s.Tracker.unlocated() || now.Sub(s.dumped) >= cmp.Or(s.DumpEvery, DefaultDumpEvery))
 }
 
 func (s *Sampler) wantsProof(vs []Verdict, now time.Time) bool {

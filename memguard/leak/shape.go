@@ -12,13 +12,17 @@ type Shape struct {
 	States []State `json:"-"`
 	// Frames are found in the stack in this order, innermost first, with others
 	// between them. A frame that ends in * is a prefix, one that begins with * a
-	// suffix. "user" is any function that is not the standard library's.
+	// suffix. "user" is any function of the program's own: not of the standard
+	// library, golang.org/x or grpc.
 	Frames []string `json:"-"`
 	// Creator is the function of the go statement, as in Frames; empty is any.
 	Creator string `json:"-"`
 	// Leak says that growth of this stack is a leak although its state alone
 	// could be that of a goroutine at work.
-	Leak   bool   `json:"-"`
+	Leak bool `json:"-"`
+	// Load says that growth of this stack is no leak by itself, although it waits
+	// for another goroutine: there is one for each peer.
+	Load   bool   `json:"-"`
 	Why    string `json:"why"`    // what happens there
 	Remedy string `json:"remedy"` // what to change
 }
@@ -69,7 +73,7 @@ func (s *Shape) Match(c *Cluster) bool {
 
 func frameIs(pattern, fn string) bool {
 	if pattern == "user" {
-		return !standard(fn) && !ofRuntime(fn)
+		return !library(fn)
 	}
 	if p, is := strings.CutSuffix(pattern, "*"); is {
 		return strings.HasPrefix(fn, p)
@@ -80,7 +84,8 @@ func frameIs(pattern, fn string) bool {
 	return fn == pattern
 }
 
-// shapes is the table. Each has its program in testdata/corpus.
+// shapes is the table. Each has its program in testdata/corpus, or in
+// bench/peers/shapes_test.go if it is of a library that this module does without.
 var shapes = []Shape{
 	{
 		Name:   "http-body-unread",
@@ -121,10 +126,64 @@ var shapes = []Shape{
 		Remedy: "defer r.CloseWithError(err) where the reader may return early, so that the writer gets the error.",
 	},
 	{
+		Name:   "http2-server-connection",
+		Frames: []string{"net/http.(*http2serverConn)*"},
+		Load:   true,
+		Why:    "Connections of HTTP/2 clients: the server has some goroutines for each.",
+		Remedy: "If the clients have gone without saying so, set the server's IdleTimeout and HTTP2.SendPingTimeout.",
+	},
+	{
+		Name:   "grpc-handler",
+		Frames: []string{"google.golang.org/grpc.(*Server).handleStream"},
+		Why:    "Handlers of a gRPC server do not return: each waits for something that ignores its context, or for a client that keeps the stream open.",
+		Remedy: "Pass the context on, and wait in a select with <-ctx.Done(); let keepalive.ServerParameters find clients that have gone.",
+	},
+	{
 		Name:   "grpc-stream",
-		Frames: []string{"google.golang.org/grpc*"},
-		Why:    "A gRPC stream was not ended: neither read until an error nor cancelled.",
+		Frames: []string{"google.golang.org/grpc.newClientStreamWithParams.func*"},
+		Why:    "Streams of a gRPC client were not ended: neither read until an error nor cancelled.",
 		Remedy: "Cancel the stream's context, or call Recv until it returns an error.",
+	},
+	{
+		Name:   "grpc-stream-wait",
+		Frames: []string{"google.golang.org/grpc.(*clientStream)*"},
+		Why:    "Calls of a gRPC client wait for a server that neither sends nor ends the stream.",
+		Remedy: "Give the call a context with a deadline, or cancel it when nobody wants the answer any more.",
+	},
+	{
+		Name:   "grpc-connection",
+		Frames: []string{"google.golang.org/grpc/internal/grpcsync.(*CallbackSerializer).run"},
+		Leak:   true,
+		Why:    "gRPC client connections pile up: a new ClientConn for each request, and nobody closes them.",
+		Remedy: "Share one ClientConn for each server: it may be used by all goroutines. Or call its Close.",
+	},
+	{
+		Name:   "grpc-connection-read",
+		Frames: []string{"google.golang.org/grpc/internal/transport.(*http2Client).reader"},
+		Leak:   true,
+		Why:    "gRPC client connections pile up: a new ClientConn for each request, and nobody closes them.",
+		Remedy: "Share one ClientConn for each server: it may be used by all goroutines. Or call its Close.",
+	},
+	{
+		Name:   "grpc-connection-write",
+		Frames: []string{"google.golang.org/grpc/internal/transport.NewHTTP2Client.func*"},
+		Leak:   true,
+		Why:    "gRPC client connections pile up: a new ClientConn for each request, and nobody closes them.",
+		Remedy: "Share one ClientConn for each server: it may be used by all goroutines. Or call its Close.",
+	},
+	{
+		Name:   "grpc-server-connection",
+		Frames: []string{"google.golang.org/grpc/internal/transport.(*http2Server)*"},
+		Load:   true,
+		Why:    "Connections of gRPC clients: the server has some goroutines for each.",
+		Remedy: "If the clients have gone without saying so, set keepalive.ServerParameters.",
+	},
+	{
+		Name:   "grpc-server-connection-write",
+		Frames: []string{"google.golang.org/grpc/internal/transport.NewServerTransport.func*"},
+		Load:   true,
+		Why:    "Connections of gRPC clients: the server has some goroutines for each.",
+		Remedy: "If the clients have gone without saying so, set keepalive.ServerParameters.",
 	},
 	{
 		Name:   "sql-rows",
@@ -155,9 +214,21 @@ var shapes = []Shape{
 		Remedy: "Call the cancel function that WithCancel, WithTimeout and WithDeadline return: defer cancel().",
 	},
 	{
+		Name:   "errgroup-wait",
+		Frames: []string{"golang.org/x/sync/errgroup.(*Group).Wait"},
+		Why:    "An errgroup is waited for whose tasks do not all return.",
+		Remedy: "Let every task end when the group's context does: see which of them stay.",
+	},
+	{
+		Name:   "errgroup-limit",
+		Frames: []string{"golang.org/x/sync/errgroup.(*Group).Go"},
+		Why:    "A task waits to be started until another one of its errgroup returns: SetLimit tasks do not.",
+		Remedy: "Let every task end when the group's context does. A task must not call Go of its own group.",
+	},
+	{
 		Name:   "errgroup",
 		Frames: []string{"golang.org/x/sync/errgroup.(*Group)*"},
-		Why:    "A task of an errgroup does not return, or waits for the group's limit.",
+		Why:    "Tasks of an errgroup do not return.",
 		Remedy: "Let every task end when the group's context does.",
 	},
 	{

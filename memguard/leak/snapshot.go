@@ -72,8 +72,8 @@ type Cluster struct {
 	// reach (the goroutineleak profile, or "(leaked)" in a dump).
 	Proved int `json:"proved,omitempty"`
 	// Created are the go statements, the most frequent first: file and line
-	// where the goroutines were started. Only dumps say; of a profile it is
-	// empty. See [Cluster.Origin].
+	// where the goroutines were started. Only dumps say, and profiles of package
+	// attach; of the runtime's own it is empty. See [Cluster.Origin].
 	Created []Creator `json:"created,omitempty"`
 	Labels  []Label   `json:"labels,omitempty"` // the most frequent pprof labels
 	Waits   Waits     `json:"waits"`
@@ -170,15 +170,16 @@ func (c *Cluster) Entry() Frame {
 }
 
 // Origin is the line to look at: the go statement where it is known and is not
-// in the standard library, else the outermost frame of the program's own code (a
-// handler, a function of time.AfterFunc), else the go statement wherever it is,
-// else the outermost function.
+// in a library (the standard one, golang.org/x or grpc), else the outermost frame
+// of the program's own code (a handler, a task of an errgroup, a function of
+// time.AfterFunc), else the go statement wherever it is, else the outermost
+// function.
 func (c *Cluster) Origin() Frame {
-	if len(c.Created) > 0 && !standard(c.Created[0].Func) {
+	if len(c.Created) > 0 && !library(c.Created[0].Func) {
 		return c.Created[0].Frame
 	}
 	for i := len(c.Stack) - 1; i >= 0; i-- {
-		if f := c.Stack[i]; !standard(f.Func) {
+		if f := c.Stack[i]; !library(f.Func) {
 			return f
 		}
 	}
@@ -189,10 +190,10 @@ func (c *Cluster) Origin() Frame {
 }
 
 // Blocked is the innermost frame of the program's own code, or of whatever is
-// innermost if all is the standard library's: the line that waits.
+// innermost if all is a library's: the line that waits.
 func (c *Cluster) Blocked() Frame {
 	for _, f := range c.Stack {
-		if !standard(f.Func) {
+		if !library(f.Func) {
 			return f
 		}
 	}

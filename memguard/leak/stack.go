@@ -26,17 +26,22 @@ const (
 	frameBytes    = 128  // of one call, in the middle
 )
 
+// stackBytes estimates the stacks of a cluster by the depth. Collections halve
+// the stack of who waits until a quarter of it is in use or the smallest is
+// reached (runtime/stack.go, shrinkstack), whatever size it began with.
+func stackBytes(c *Cluster) uint64 {
+	return uint64(c.Count) * max(smallestStack, ceil2(uint64(c.Depth+2)*frameBytes))
+}
+
 // Stacks estimates how the stack bytes are divided, the largest first. total is
-// /memory/classes/heap/stacks:bytes of the same instant, starting is
-// /gc/stack/starting-size:bytes, what a new goroutine gets; 0 is unknown. If the
-// total is known, the estimates add up to it; what a goroutine's stack once grew
-// to does not show in its depth.
-func (s *Snapshot) Stacks(total, starting uint64) []StackUse {
+// /memory/classes/heap/stacks:bytes of the same instant, 0 if it is unknown. If
+// it is known, the estimates add up to it; what a goroutine's stack once grew to
+// does not show in its depth.
+func (s *Snapshot) Stacks(total uint64) []StackUse {
 	us := make([]StackUse, 0, len(s.Clusters))
 	sum := 0.0
 	for _, c := range s.Clusters {
-		one := max(smallestStack, starting, ceil2(uint64(c.Depth+2)*frameBytes))
-		u := StackUse{c, uint64(c.Count) * one, c.State.class() == inSyscall}
+		u := StackUse{c, stackBytes(c), c.State.class() == inSyscall}
 		sum += float64(u.Bytes)
 		us = append(us, u)
 	}
@@ -49,10 +54,14 @@ func (s *Snapshot) Stacks(total, starting uint64) []StackUse {
 	return us
 }
 
-// StackMetrics returns the total and the starting size for [Snapshot.Stacks], of
-// the calling process. Since Go 1.19 a new goroutine gets what the collector found
-// stacks to be on average, so that some that are parked deep make every new one
-// large.
+// StackMetrics returns what all stacks of the calling process hold, for
+// [Snapshot.Stacks], and the size that a stack begins with; 0 is unknown. That
+// size is, since Go 1.19, what the last collection found in use on average, rounded
+// up to a power of two, so that some goroutines that are parked deep raise it. A
+// goroutine gets it that takes over the descriptor of one that has ended, as most
+// do in a service that has been running for a while; a new descriptor comes with 2
+// KiB (runtime/proc.go, gfget and newproc1; runtime/stack.go,
+// gcComputeStartingStackSize).
 func StackMetrics() (total, starting uint64) {
 	samples := [2]metrics.Sample{{Name: "/memory/classes/heap/stacks:bytes"}, {Name: "/gc/stack/starting-size:bytes"}}
 	metrics.Read(samples[:])

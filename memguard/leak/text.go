@@ -70,8 +70,10 @@ func (p *page) wrap(code, indent, text string) {
 	p.line(code, "%s", row)
 }
 
-// WriteText writes a snapshot for people as a tree of calls, outermost first,
-// with a bar for the share of all goroutines. The width is in columns, 40 at
+// WriteText writes a snapshot for people: the stacks that wait for another
+// goroutine, in its order, with where they were created and in how many instances
+// they are, and a tree of all calls, outermost first, with a bar for the share of
+// all goroutines. The width is in columns, 40 at
 // least.
 func (s *Snapshot) WriteText(w io.Writer, width int, color bool) error {
 	p := newPage(width, color)
@@ -86,13 +88,44 @@ func (s *Snapshot) WriteText(w io.Writer, width int, color bool) error {
 	if s.Beyond > 0 {
 		p.line(yellow, "%d goroutines in stacks past the bound of %d are not shown", s.Beyond, maxClusters)
 	}
+	p.waiting(s)
 	var t tree
 	for _, c := range s.Clusters {
 		t.add(c, c.Count)
 	}
+	p.line("", "")
+	p.line(bold, "WHERE ALL ARE")
 	p.tree(&t)
 	_, err := w.Write(p.Bytes())
 	return err
+}
+
+// waiting writes the clusters that may be leaks.
+func (p *page) waiting(s *Snapshot) {
+	rows := 0
+	for _, c := range s.Clusters {
+		if weight(c) == 0 {
+			continue
+		}
+		if rows++; rows > maxRows {
+			continue
+		}
+		if rows == 1 {
+			p.line("", "")
+			p.line(bold, "WAIT FOR ANOTHER GOROUTINE")
+		}
+		p.line(yellow, "%8d  %s%s", c.Count, place(c), inState(c))
+		p.line("", "%10s%s", "", from(c))
+		if s.Of > 1 {
+			p.line("", "%10sin %d of %d instances", "", c.Of, s.Of)
+		}
+		if longest, ok := c.Waits.Longest(); ok && longest > 0 {
+			p.line("", "%10slongest wait %s", "", longest)
+		}
+	}
+	if rows > maxRows {
+		p.line(dim, "  ... and %d more", rows-maxRows)
+	}
 }
 
 // WriteText writes what changed for people: the lists, ranked, then a tree of
@@ -131,7 +164,7 @@ func (p *page) changes(title, code string, list []Change) {
 			break
 		}
 		c := ch.Cluster
-		p.line(code, "%+8d  %d -> %d  %s%s", ch.Grown(), ch.Before, ch.After, c.Blocked(), inState(c))
+		p.line(code, "%+8d  %d -> %d  %s%s", ch.Grown(), ch.Before, ch.After, place(c), inState(c))
 		p.line("", "%10s%s", "", from(c))
 		if ch.Instances > 1 {
 			p.line("", "%10sin %d instances", "", ch.Instances)
@@ -143,6 +176,15 @@ func (p *page) changes(title, code string, list []Change) {
 			p.wrap(dim, "          ", ch.Shape.Name+": "+ch.Shape.Why)
 		}
 	}
+}
+
+// place is where a cluster waits. A goroutine that was created just now has no
+// frame yet but the runtime's, which profiles leave out.
+func place(c *Cluster) string {
+	if len(c.Stack) == 0 {
+		return "(no stack: not started yet)"
+	}
+	return c.Blocked().String()
 }
 
 func inState(c *Cluster) string {
@@ -159,6 +201,9 @@ func inState(c *Cluster) string {
 // from says where a cluster comes from.
 func from(c *Cluster) string {
 	if len(c.Created) == 0 {
+		if len(c.Stack) == 0 {
+			return "entered at a function that is not known"
+		}
 		return "entered at " + c.Entry().String()
 	}
 	s := "created by " + c.Created[0].String()

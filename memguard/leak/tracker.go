@@ -56,8 +56,12 @@ type track struct {
 	peak    [scales]int         // of the counts that were dropped
 	first   time.Time
 	seen    time.Time
+	stacks  float64   // the part of all stack bytes
 	before  []Creator // in the first dump: who has grown since is the leak
-	dumped  time.Time // when the last dump was read
+	then    int       // goroutines in the first dump
+	located int       // dumps with it
+	dumps   int       // dumps read while it was suspect, with it or not
+	dumped  time.Time // when the last dump with it was read
 	proved  int
 	growth  growth // the last that was seen
 }
@@ -92,6 +96,10 @@ func (t *Tracker) Add(s *Snapshot) {
 		t.clusters = map[Key]*track{}
 	}
 	t.missed = s.Beyond
+	all := 0.0
+	for _, c := range s.Clusters {
+		all += float64(stackBytes(c))
+	}
 	for _, c := range s.Clusters {
 		tr := t.clusters[c.Key]
 		if tr == nil {
@@ -104,6 +112,7 @@ func (t *Tracker) Add(s *Snapshot) {
 		}
 		tr.seen = s.Time
 		tr.keep(c)
+		tr.stacks = float64(stackBytes(c)) / all
 	}
 	t.samples++
 	for scale := range scales {
@@ -172,14 +181,20 @@ func (t *Tracker) Len() int { return len(t.clusters) }
 // Locate takes from a dump what profiles do not have: the go statements of the
 // clusters, and how long they wait.
 func (t *Tracker) Locate(dump *Snapshot) {
+	for _, tr := range t.clusters {
+		if tr.suspect() {
+			tr.dumps++
+		}
+	}
 	for _, c := range dump.Clusters {
 		tr := t.clusters[c.Key]
 		if tr == nil {
 			continue
 		}
 		if tr.before == nil {
-			tr.before = c.Created
+			tr.before, tr.then = c.Created, c.Count
 		}
+		tr.located++
 		tr.cluster.Created = rank(c.Created, tr.before)
 		tr.cluster.Waits = c.Waits
 		tr.dumped = dump.Time
@@ -187,6 +202,24 @@ func (t *Tracker) Locate(dump *Snapshot) {
 			tr.proved = c.Proved
 		}
 	}
+}
+
+// suspect says that there is a verdict of a cluster, or would be.
+func (tr *track) suspect() bool { return tr.growth.grown > 0 || tr.proved >= provedMany }
+
+// mixed says that goroutines of several places have the stack, and that only one
+// dump was seen of them: which grow is not known.
+func (tr *track) mixed() bool { return tr.located < 2 && len(tr.before) > 1 }
+
+// unlocated says that a dump would tell where the goroutines of a suspect cluster
+// come from, and none has. It does not ask for a third.
+func (t *Tracker) unlocated() bool {
+	for _, tr := range t.clusters {
+		if tr.suspect() && (tr.dumps == 0 || tr.dumps < 2 && tr.mixed() && tr.cluster.Count > tr.then) {
+			return true
+		}
+	}
+	return false
 }
 
 // rank puts the creators that have grown most first.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -132,6 +133,46 @@ func TestTrackerCreators(t *testing.T) {
 	assert.Equal(t, "a.go:4", tr.Verdicts()[0].Origin().Place())
 }
 
+// TestTrackerDumps: a dump is wanted for a cluster that is suspect and was in
+// none, and a second one if goroutines of several places have the stack.
+func TestTrackerDumps(t *testing.T) {
+	t.Parallel()
+	var tr Tracker
+	assert.False(t, tr.unlocated())
+	work := func(i int) *goroutine { return cluster("main.work", "chan receive", 3*i) }
+	i := 0
+	add := func() {
+		tr.Add(snapshot(epoch.Add(time.Duration(i)*15*time.Second), work(i)))
+		i++
+	}
+	for !tr.unlocated() {
+		require.Empty(t, tr.Verdicts())
+		require.Less(t, i, 20)
+		add()
+	}
+	one, other := work(i), cluster("main.work", "chan receive", 3)
+	one.created, other.created = Frame{"main.main", "/src/a.go", 3}, Frame{"main.main", "/src/a.go", 4}
+	tr.Locate(snapshot(epoch, one, other))
+	assert.False(t, tr.unlocated(), "nothing has come since")
+	assert.Contains(t, strings.Join(tr.Verdicts()[0].Signs, "\n"), "go statements of 2 places")
+	add()
+	add()
+	add()
+	assert.True(t, tr.unlocated())
+	other.count = 9
+	tr.Locate(snapshot(epoch, one, other))
+	assert.False(t, tr.unlocated())
+	vs := tr.Verdicts()
+	assert.Equal(t, "a.go:4", vs[0].Origin().Place())
+	assert.NotContains(t, strings.Join(vs[0].Signs, "\n"), "places")
+	assert.InDelta(t, 1, vs[0].Stacks, 0.001)
+	for range 5 {
+		add()
+		tr.Locate(snapshot(epoch))
+		assert.False(t, tr.unlocated(), "there is no third")
+	}
+}
+
 func TestTrackerProof(t *testing.T) {
 	t.Parallel()
 	proof := func(n int) *Snapshot {
@@ -185,8 +226,9 @@ func TestTrackerBounded(t *testing.T) {
 	assert.Empty(t, tr.Verdicts())
 }
 
-// TestShapes: each is matched by its own program in the corpus, or by a stack
-// here; none hides another; and a user's comes first.
+// TestShapes: the table is whole, and a user's shapes come first. That each is
+// found in a real program is the business of TestCorpus, and of TestLibraryShapes
+// in bench/peers.
 func TestShapes(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
@@ -198,17 +240,6 @@ func TestShapes(t *testing.T) {
 		assert.NotEmpty(t, s.Frames, s.Name)
 		for _, st := range s.States {
 			assert.NotEqual(t, otherWait, st.class()|boolClass(st == "coroutine"), "%s: state %q", s.Name, st)
-		}
-	}
-	for name, c := range map[string]*Cluster{
-		"grpc-stream":   {State: "select", Stack: []Frame{{Func: "google.golang.org/grpc/internal/transport.(*recvBufferReader).readClient"}, {Func: "main.watch"}}},
-		"errgroup":      {State: "chan receive", Stack: []Frame{{Func: "main.task"}, {Func: "golang.org/x/sync/errgroup.(*Group).Go.func1"}}},
-		"sql-pool-wait": {State: "select", Stack: []Frame{{Func: "database/sql.(*DB).conn"}, {Func: "main.query"}}},
-		"after-func":    {State: "chan send", Stack: []Frame{{Func: "main.main.func1"}}, Created: []Creator{{Frame{Func: "time.goFunc"}, 1}}},
-	} {
-		s := shapeOf(c)
-		if assert.NotNil(t, s, name) {
-			assert.Equal(t, name, s.Name)
 		}
 	}
 	own := Tracker{Shapes: []Shape{{Name: "ours", Frames: []string{"main.work"}, Leak: true, Why: "w", Remedy: "r"}}}
@@ -244,16 +275,16 @@ func TestStacks(t *testing.T) {
 	t.Parallel()
 	s := snapshot(epoch, cluster("main.a", "chan receive", 30), cluster("main.b", "syscall", 10),
 		&goroutine{state: "select", count: 1, stack: make([]Frame, 100)})
-	us := s.Stacks(0, 0)
+	us := s.Stacks(0)
 	require.Len(t, us, 3)
 	assert.Equal(t, []uint64{30 * 2048, 10 * 2048, 16384}, []uint64{us[0].Bytes, us[1].Bytes, us[2].Bytes})
 	assert.Equal(t, []bool{false, true, false}, []bool{us[0].Pinned, us[1].Pinned, us[2].Pinned})
 	sum := uint64(0)
-	for _, u := range s.Stacks(1<<20, 8192) {
+	for _, u := range s.Stacks(1 << 20) {
 		sum += u.Bytes
 	}
 	assert.InDelta(t, 1<<20, sum, 3)
-	assert.Empty(t, (&Snapshot{}).Stacks(1<<20, 0))
+	assert.Empty(t, (&Snapshot{}).Stacks(1<<20))
 }
 
 // TestProcessStacks compares the estimate with what real goroutines take: a
@@ -282,7 +313,8 @@ func TestProcessStacks(t *testing.T) {
 	ready.Wait()
 	s, err := Take()
 	require.NoError(t, err)
-	us := s.Stacks(StackMetrics())
+	total, _ := StackMetrics()
+	us := s.Stacks(total)
 	close(stop)
 	for _, u := range us {
 		switch u.Cluster.Count {
@@ -295,6 +327,29 @@ func TestProcessStacks(t *testing.T) {
 	}
 	require.GreaterOrEqual(t, len(us), 2)
 	require.Equal(t, 10000, us[0].Cluster.Count)
+}
+
+// TestProcessStackStart: goroutines that are parked deep are the largest cluster,
+// and raise the size that the stacks of others begin with.
+func TestProcessStackStart(t *testing.T) {
+	stop := make(chan struct{})
+	var ready, gone sync.WaitGroup
+	for range 200 {
+		ready.Add(1)
+		gone.Go(func() { sink(200, ready.Done, stop) })
+	}
+	ready.Wait()
+	runtime.GC()
+	runtime.GC()
+	total, start := StackMetrics()
+	s, err := Take()
+	close(stop)
+	gone.Wait()
+	require.NoError(t, err)
+	assert.GreaterOrEqual(t, start, uint64(8<<10))
+	us := s.Stacks(total)
+	assert.Equal(t, 200, us[0].Cluster.Count)
+	assert.Greater(t, us[0].Bytes, total/2)
 }
 
 //go:noinline

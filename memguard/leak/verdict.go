@@ -51,6 +51,7 @@ type Verdict struct {
 	Over      time.Duration `json:"over_ns"`
 	PerMinute float64       `json:"per_minute"`
 	Age       time.Duration `json:"age_ns"` // of the oldest, at least: since first seen, or as a dump says
+	Stacks    float64       `json:"stacks"` // their part of all stack bytes, 0 to 1, by the estimate of [Snapshot.Stacks]
 	Proved    int           `json:"proved,omitempty"`
 	Shape     *Shape        `json:"shape,omitempty"` // nil if the stack is none that is known
 	Signs     []string      `json:"signs"`           // the evidence, one sentence each
@@ -97,8 +98,8 @@ func (t *Tracker) Verdicts() []Verdict {
 }
 
 func (t *Tracker) judge(tr *track) (Verdict, bool) {
-	v := Verdict{Proved: tr.proved, Age: tr.seen.Sub(tr.first), Grown: tr.growth.grown, Over: tr.growth.over}
-	if v.Grown == 0 && tr.proved < provedMany {
+	v := Verdict{Proved: tr.proved, Age: tr.seen.Sub(tr.first), Grown: tr.growth.grown, Over: tr.growth.over, Stacks: tr.stacks}
+	if !tr.suspect() {
 		return Verdict{}, false
 	}
 	v.Cluster = tr.cluster.clone()
@@ -115,6 +116,12 @@ func (t *Tracker) judge(tr *track) (Verdict, bool) {
 	if waits >= time.Minute {
 		v.sign("the longest wait is %s", waits)
 	}
+	if v.Stacks >= 0.01 {
+		v.sign("they have about %.0f %% of all stack bytes", 100*v.Stacks)
+	}
+	if tr.mixed() {
+		v.sign("go statements of %d places start it; which of them does more and more, the next dump says", len(tr.before))
+	}
 	class := tr.cluster.State.class()
 	if class.blocked() {
 		v.sign("all wait for another goroutine [%s]", tr.cluster.State)
@@ -123,12 +130,12 @@ func (t *Tracker) judge(tr *track) (Verdict, bool) {
 	if v.Shape != nil {
 		v.sign("the stack is a known shape: %s", v.Shape.Name)
 	}
-	shaped := v.Shape != nil && v.Shape.Leak
+	shaped, load := v.Shape != nil && v.Shape.Leak, v.Shape != nil && v.Shape.Load
 	// A load may grow for hours. Dumps tell waits, in minutes: who has been woken
 	// since it began works, who waits as long as it has been growing does not.
 	woken := dumped && tr.dumped.Sub(tr.first) >= 4*time.Minute && waits < tr.dumped.Sub(tr.first)/4
 	stuck := dumped && waits >= v.Over/2
-	if fast := tr.growth.scale == 0; !woken && shaped || class.blocked() && (fast && !woken || stuck) {
+	if fast := tr.growth.scale == 0; !woken && shaped || class.blocked() && !load && (fast && !woken || stuck) {
 		v.Level = Leaking
 	}
 	if tr.proved > 0 {

@@ -4,6 +4,7 @@ package attach
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"strings"
@@ -72,7 +73,8 @@ func (b *profiler) function(f goexe.Frame) *profile.Function {
 }
 
 // WriteGoroutines writes a goroutine profile in pprof's format, with state, wait
-// reason and creator as labels. Like runtime/pprof it leaves out the runtime's own
+// reason and creator as labels: created_by is the function of the go statement,
+// created_at its "file:line" (leak.Parse reads these two). Like runtime/pprof it leaves out the runtime's own
 // goroutines. A stack that is unknown, as that of a goroutine that runs, or
 // unknown from some frame on, has one frame that says so. Unless the snapshot was taken with Stacks, the stacks
 // of goroutines that look the same are those of a few of them.
@@ -87,7 +89,11 @@ func (s *Snapshot) WriteGoroutines(w io.Writer) error {
 			continue
 		}
 		sample := &profile.Sample{Value: []int64{int64(min(c.Count, math.MaxInt64))}, Label: map[string][]string{"state": {c.State}}}
-		for key, v := range map[string]string{"reason": c.Reason, "created_by": c.CreatedBy.Func} {
+		at := ""
+		if c.CreatedBy.File != "" {
+			at = fmt.Sprintf("%s:%d", c.CreatedBy.File, c.CreatedBy.Line)
+		}
+		for key, v := range map[string]string{"reason": c.Reason, "created_by": c.CreatedBy.Func, "created_at": at} {
 			if v != "" {
 				sample.Label[key] = []string{v}
 			}

@@ -27,6 +27,7 @@ func TestLeak(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(stdout), &d))
 	assert.Positive(t, d.Before)
 	assert.NotEmpty(t, d.Stayed)
+	assert.Contains(t, stdout, `"created"`, "from outside it is known who created them")
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)

@@ -47,7 +47,7 @@ func run(p programs.Program) (a answer, err error) {
 	// Rounds come in milliseconds here and not in a quarter of a minute, so the
 	// ages are scaled; the number of samples and of goroutines are the defaults.
 	// The proof is not used: the verdicts are of signs that every build has.
-	s := leak.Sampler{DumpEvery: 1, ProveEvery: -1, Tracker: leak.Tracker{MinAge: 20 * time.Millisecond}}
+	s := leak.Sampler{ProveEvery: -1, Tracker: leak.Tracker{MinAge: 20 * time.Millisecond}}
 	round := p.New()
 	seen := map[leak.Key]bool{}
 	for n := range programs.Rounds {

@@ -4,6 +4,7 @@ package programs
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"iter"
 	"math/rand/v2"
@@ -319,6 +320,29 @@ var healthy = []Program{
 		next()
 		stop()
 	})},
+	{Name: "more-http2-clients", Grows: true, New: func() func(int) {
+		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+		srv.EnableHTTP2 = true
+		srv.StartTLS()
+		var clients []*tls.Conn
+		return func(int) {
+			for range per {
+				c, err := tls.Dial("tcp", srv.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+				if err != nil {
+					panic(err)
+				}
+				// The preface and empty settings (RFC 9113, 3.4 and 6.5).
+				if _, err := io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {
+					panic(err)
+				}
+				// The server is ready when its settings are there.
+				if _, err := io.ReadFull(c, make([]byte, 9)); err != nil {
+					panic(err)
+				}
+				clients = append(clients, c)
+			}
+		}
+	}},
 	{Name: "services-that-start", New: func() func(int) {
 		ctx := context.Background()
 		return func(round int) {

@@ -223,6 +223,18 @@ var leaks = []Program{
 			}
 		}
 	}},
+	{Name: "sql-pool-wait", Leaks: true, Shape: "sql-pool-wait", New: func() func(int) {
+		db := openSQL()
+		db.SetMaxOpenConns(1)
+		if _, err := db.BeginTx(context.Background(), nil); err != nil { // and nobody ends it
+			panic(err)
+		}
+		return func(int) {
+			for range per {
+				go func() { _, _ = db.QueryContext(context.Background(), "select") }() // creates sql-pool-wait
+			}
+		}
+	}},
 	{Name: "context-foreign-parent", Leaks: true, Shape: "context-foreign-parent", Creator: "context.(*cancelCtx).propagateCancel", New: func() func(int) {
 		parent := foreignContext{context.Background(), make(chan struct{})}
 		return func(int) {

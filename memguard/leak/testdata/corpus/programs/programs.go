@@ -15,9 +15,10 @@ type Program struct {
 	// "creates NAME", unless Creator names a function of the standard library.
 	Leaks   bool
 	Creator string
-	// Shape is the name in the table of shapes, of a program that leaks.
+	// Shape is the name in the table of shapes.
 	Shape string
-	// Grows says that nothing in its stack tells a leak from load.
+	// Grows says that nothing in its stack tells a leak from load. Such a program
+	// is told to grow, and not to leak, whatever is true.
 	Grows bool
 	// New returns the function of a round, counted from 0. It starts nothing.
 	New func() func(round int)
