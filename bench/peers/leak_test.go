@@ -39,7 +39,8 @@ func program(name string) programs.Program {
 
 func runGoleak(name string) (f found) {
 	// As in memguard/leak/testdata/corpus: rounds come in milliseconds here.
-	s := leak.Sampler{DumpEvery: 1, ProveEvery: -1, Tracker: leak.Tracker{MinAge: 20 * time.Millisecond}}
+	s := leak.Sampler{ProveEvery: -1, Tracker: leak.Tracker{MinAge: 20 * time.Millisecond}}
+	ours := goleak.IgnoreCurrent() // libraries in this binary start goroutines as they are loaded
 	round := program(name).New()
 	for n := range programs.Rounds {
 		round(n)
@@ -55,7 +56,7 @@ func runGoleak(name string) (f found) {
 	if leaked, err := leak.TakeLeaked(); err == nil {
 		f.Runtime = leaked.Goroutines
 	}
-	if err := goleak.Find(); err != nil {
+	if err := goleak.Find(ours); err != nil {
 		f.Goleak = err.Error()
 	}
 	runtime.KeepAlive(round)
@@ -142,6 +143,9 @@ func TestLeakTools(t *testing.T) {
 			if says == "" || says == "0" {
 				columns[k] = "-"
 				continue
+			}
+			if k == 0 && !p.Leaks && p.Grows && strings.HasPrefix(says, leak.Growing.String()) {
+				continue // it does grow
 			}
 			counts[kind][k+1]++
 		}

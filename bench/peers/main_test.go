@@ -33,6 +33,8 @@ func TestMain(m *testing.M) {
 	switch kind {
 	case "goleak":
 		out = runGoleak(name)
+	case "library":
+		out = runLibrary(name)
 	case "holmes":
 		out = runHolmes(name)
 	case "well", "blocked":
