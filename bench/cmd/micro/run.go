@@ -146,7 +146,7 @@ func runBenches(ctx context.Context, pkg string, names []string, benchtime strin
 		c.Cancel = func() error { return c.Process.Signal(os.Interrupt) } // the go command passes it on
 		c.WaitDelay = 10 * time.Second
 		out, w := io.Pipe()
-		c.Stdout, c.Stderr = w, stderr
+		c.Stdout, c.Stderr = w, w // both go on to stderr, in one order
 		go func() { w.CloseWithError(cmp.Or(c.Run(), io.EOF)) }()
 		s := bufio.NewScanner(io.TeeReader(out, stderr))
 		for s.Scan() {
