@@ -19,21 +19,23 @@ type Config struct {
 	// then on: nobody else may use it, and the guard closes it.
 	Source *Source
 
-	// Event, if set, is called for everything that changes, in order, from the
-	// guard's goroutine: it should return soon. If it panics, the guard goes on
-	// without it for that event. [Guard.Events] is the same as a stream.
+	// Event, if set, is called for everything that changes, in order, from one
+	// goroutine. If it panics, the guard goes on without it for that event; while it
+	// does not return, at most 1024 events wait for it. [Guard.Events] is the same as
+	// a stream.
 	Event func(Event)
 
 	// Logger, if set, gets a line for everything that changes.
 	Logger *slog.Logger
 
 	// DryRun plans everything and does nothing: events of kind Planned say what
-	// would have been done.
+	// would have been done. Evidence is kept all the same, if there is a store.
 	DryRun bool
 
 	// Breaker is the state of the service's circuit breaker; nil couples none. It
 	// is called at every tick and should return at once. Table is the GC percent
-	// for each state; nil is the default one.
+	// for each state; nil is the default one, and
+	// without a Breaker it is not used.
 	Breaker pacer.StateFunc
 	Table   *pacer.Table
 

@@ -22,7 +22,7 @@ const (
 	Clamped EventKind = "clamped" // the breaker's GC percent was not given, and why
 	Lost    EventKind = "lost"    // something cannot be seen or done any more, or a callback failed
 	Saved   EventKind = "saved"   // evidence was written to Path
-	Died    EventKind = "died"    // an earlier process of this service has died: Why says how
+	Died    EventKind = "died"    // an earlier process of this service has ended: Why says how
 	Ended   EventKind = "ended"   // the watched process has ended, and the guard with it
 )
 

@@ -15,11 +15,19 @@ import (
 // program has by accident.
 const ExitStatus = 75
 
+// exitRoom is the share of the kernel's limit that is left at most to a process
+// that ends itself.
+const exitRoom = 0.5
+
 // exit ends the process, if that is what is to be done in a spiral, once evidence
 // is saved: it would be killed anyway, later and without a word.
 func (h *hand) exit() {
-	if !h.decision.Spiral || h.governor.OnSpiral != pacer.Exit || h.exiting {
+	if !h.decision.Spiral || h.governor.OnSpiral != pacer.Exit || h.exiting || h.reading.Limit == Unlimited {
 		return
+	}
+	room := h.decision.Room
+	if float64(room) > exitRoom*float64(h.reading.Limit) {
+		return // it spirals under a limit of the user's own: nobody will kill it
 	}
 	h.exiting = true
 	a := Action{Name: Exit, To: ExitStatus, Reason: h.decision.Reason, DryRun: h.dry}
@@ -27,12 +35,12 @@ func (h *hand) exit() {
 	if h.dry {
 		return
 	}
-	p := &h.g.proof
+	p, at := &h.g.proof, h.reading.Time
 	h.g.aside(string(Exit), false, func() func() {
 		var saved evidence.Captured
 		var err error
 		if p.profiles != nil {
-			saved, err = p.profiles.Capture(evidence.Plan{Why: string(Exit), Series: h.reading.Time, Number: 1, Score: 99, Heap: true, Goroutines: h.decision.Room > 32<<20})
+			saved, err = p.profiles.Capture(evidence.Plan{Why: string(Exit), Series: at, Number: 1, Score: 99, Heap: true, Goroutines: room > 32<<20})
 		}
 		return func() {
 			for _, path := range saved.Paths {

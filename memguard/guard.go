@@ -28,7 +28,6 @@ type Guard struct {
 	log      *slog.Logger
 	journal  *journal
 	finished chan func() // what was done aside has ended: see aside
-	wake     chan struct{}
 	asides   sync.WaitGroup
 
 	mu       sync.Mutex // guards everything below; held for a tick, never for a callback or a survey
@@ -49,7 +48,11 @@ type Guard struct {
 	exit     func() // set when the process is to end
 	leaks    *leakWatch
 
-	logLost bool // the log has panicked, and that was told; the guard's goroutine's
+	news  chan struct{} // there is something to tell
+	quiet chan struct{} // closed when there will be nothing more
+	told  chan struct{} // closed when all was told
+	// logLost: the log has panicked, and that was told. The telling goroutine's.
+	logLost bool
 }
 
 // Start starts guarding. Close ends it.
@@ -58,7 +61,7 @@ func Start(cfg Config) *Guard {
 	g := &Guard{
 		ctx: ctx, cancel: cancel, done: make(chan struct{}), born: time.Now(),
 		event: cfg.Event, log: cfg.Logger, journal: newJournal(),
-		finished: make(chan func()), wake: make(chan struct{}, 1),
+		finished: make(chan func()), news: make(chan struct{}, 1), quiet: make(chan struct{}), told: make(chan struct{}),
 		source: cfg.Source, judge: NewJudge(),
 		standing: map[ID]Finding{}, busy: map[string]bool{},
 	}
@@ -73,13 +76,14 @@ func Start(cfg Config) *Guard {
 		g.leaks.start()
 	}
 	g.proof.open()
+	go g.teller()
 	go g.run()
 	return g
 }
 
 // Close stops watching, takes back every setting that was changed, and waits for
-// the last tick: not to be called by Event, which is a part of it. Closing again
-// does nothing more.
+// the last tick. It is not to be called by Event, which it waits for: for a second,
+// if that or the log hangs. Closing again does nothing more.
 func (g *Guard) Close() error {
 	g.once.Do(func() {
 		g.cancel()
@@ -110,7 +114,6 @@ func (g *Guard) run() {
 			return
 		case then := <-g.finished:
 			g.locked(then)
-		case <-g.wake:
 		case <-timer.C:
 			next, err := g.tick()
 			if err != nil {
@@ -118,8 +121,9 @@ func (g *Guard) run() {
 			}
 			timer.Reset(next)
 		}
-		g.tellAll()
+		g.nudge()
 		if g.exit != nil {
+			g.hush()
 			g.exit()
 		}
 	}
@@ -135,7 +139,7 @@ func (g *Guard) leave() {
 			g.hand.undo()
 		}
 	})
-	g.tellAll()
+	g.nudge()
 	if g.leaks != nil {
 		g.leaks.stop()
 	}
@@ -152,7 +156,7 @@ func (g *Guard) leave() {
 			waiting = false
 		}
 	}
-	g.tellAll()
+	g.hush()
 }
 
 // locked does something of the guard's between two ticks.

@@ -4,6 +4,7 @@ package memguard
 
 import (
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,12 +20,16 @@ type hand struct {
 	g   *Guard
 	dry bool
 
-	sets bool // it changes settings: not in a dry run, and not beside another guard
+	sets   bool // it changes settings: not in a dry run, and not beside another guard
+	second bool // there was another one, and that was told
 
 	reading  pacer.Reading
 	known    bool // reading is of this tick
 	breaker  pacer.StateFunc
-	state    pacer.State // of the breaker, at this tick
+	asked    chan struct{} // the breaker is to be asked
+	once     sync.Once     // for the goroutine that does
+	state    atomic.Uint32 // its last answer
+	deaf     atomic.Bool   // it has panicked, and is asked no more
 	governor pacer.Governor
 	applier  *pacer.Applier
 	decision pacer.Decision
@@ -54,7 +59,6 @@ type hand struct {
 }
 
 func newHand(cfg *Config, g *Guard) *hand {
-	applier := pacer.NewApplier()
 	table := cfg.Table
 	if cfg.Breaker == nil {
 		table = nil
@@ -64,9 +68,10 @@ func newHand(cfg *Config, g *Guard) *hand {
 	if cfg.Shed != nil && !cfg.DryRun {
 		cfg.Shed.SetLook(g.source.usageNow)
 	}
+	applier := pacer.NewApplier()
 	return &hand{
-		g: g, dry: cfg.DryRun, sets: !cfg.DryRun, breaker: cfg.Breaker, limiter: cfg.Shed, compact: cfg.Compact,
 		applier: applier, wanted: applier.Baseline(),
+		g: g, dry: cfg.DryRun, breaker: cfg.Breaker, asked: make(chan struct{}, 1), limiter: cfg.Shed, compact: cfg.Compact,
 		governor: pacer.Governor{Table: table, Budget: cfg.GCBudget, OnSpiral: cfg.OnSpiral},
 	}
 }
@@ -75,10 +80,15 @@ func newHand(cfg *Config, g *Guard) *hand {
 // take what the other sets for the user's wish, and neither would find back.
 var acting atomic.Pointer[Guard]
 
-// claim makes the guard the one that changes settings, if there is none yet.
+// claim makes the guard the one that changes settings, if there is none.
 func (h *hand) claim() {
-	if h.sets && !acting.CompareAndSwap(nil, h.g) {
-		h.sets = false
+	switch {
+	case h.dry || h.sets:
+	case acting.CompareAndSwap(nil, h.g):
+		h.sets, h.applier = true, pacer.NewApplier()
+		h.wanted = h.applier.Baseline()
+	case !h.second:
+		h.second = true
 		h.g.note(Event{Kind: Lost, Blind: Blind{"settings", errSecond.Error()}})
 	}
 }
@@ -93,6 +103,7 @@ func (h *hand) paces(s *Sample) bool {
 
 // step plans and acts on one sample.
 func (h *hand) step(s *Sample) {
+	h.claim()
 	h.fill(s)
 	h.expire(s.Time)
 	h.feed()
@@ -126,7 +137,7 @@ func (h *hand) fill(s *Sample) {
 		Objects: r.Objects.v, Unused: r.Unused.v, Free: r.Free.v, Stacks: r.stacksStay() + r.OSStacks.v,
 		Metadata: r.Metadata.v, Goal: goal, Untouched: mapped - min(mapped, anon),
 		Cycles: r.Cycles.v, Allocated: r.Allocated.v, GCCPU: r.GCCPU.v, CPU: r.CPU.v,
-		State: h.state,
+		State: pacer.State(h.state.Load()),
 	}
 	h.heap = scavenge.Heap{
 		Mapped: mapped, Objects: r.Objects.v, Free: r.Free.v, Stacks: r.Stacks.v, Goal: goal,
@@ -135,22 +146,42 @@ func (h *hand) fill(s *Sample) {
 	h.group = scavenge.Cgroup{Limit: limit, Usage: used, Own: anon}
 }
 
-// ask asks the service's breaker. That is somebody else's code, so it is done
-// without the lock: it may itself ask the guard, or hang.
+// ask has the service's breaker asked, in a goroutine of its own: it is somebody
+// else's code, which may itself ask the guard, or hang. Then the last answer
+// stands. An answer is that of the tick before.
 func (h *hand) ask() {
-	if h.breaker == nil {
+	if h.breaker == nil || h.deaf.Load() {
 		return
 	}
+	h.once.Do(func() { go h.poll() })
+	select {
+	case h.asked <- struct{}{}:
+	default: // it is being asked
+	}
+}
+
+// poll asks the breaker whenever that is wanted, until the guard ends or the
+// breaker panics: it would do so a hundred times a second.
+func (h *hand) poll() {
 	defer func() {
 		if p := recover(); p != nil {
 			h.g.locked(func() {
 				h.g.note(panicked("breaker state", p))
-				// It would say so a hundred times a second.
-				h.breaker, h.governor.Table, h.state = nil, nil, pacer.Closed
+				h.governor.Table = nil
 			})
+			h.deaf.Store(true)
+			h.state.Store(uint32(pacer.Closed))
+			h.g.nudge()
 		}
 	}()
-	h.state = h.breaker()
+	for {
+		select {
+		case <-h.asked:
+			h.state.Store(uint32(h.breaker()))
+		case <-h.g.ctx.Done():
+			return
+		}
+	}
 }
 
 // feed tells the limiter how much room there is.
@@ -220,7 +251,8 @@ func (h *hand) wants() (want pacer.Setting, why string) {
 	if h.decision == (pacer.Decision{}) {
 		want = h.applier.Baseline() // it has not decided yet
 	}
-	if p := h.plan.GCPercent; p > 0 && want.GCPercent > p {
+	// No lower than half of the user's own: that one knows what a collection costs.
+	if p := max(h.plan.GCPercent, h.applier.Baseline().GCPercent/2); h.plan.GCPercent > 0 && want.GCPercent > p {
 		want.GCPercent, why = p, h.plan.Reason.String()
 	}
 	if o := h.orders.percent; o != nil {
@@ -313,9 +345,9 @@ func (h *hand) give(s *Sample) {
 	if !h.plan.Release {
 		return
 	}
-	a := Action{Name: FreeOSMemory, Reason: h.plan.Reason.String(), DryRun: h.dry}
+	a := Action{Name: FreeOSMemory, Reason: h.plan.Reason.String(), DryRun: !h.sets}
 	h.g.note(Event{Time: s.Time, Kind: Planned, Action: a})
-	if !h.dry {
+	if h.sets {
 		h.release(a)
 	}
 }
@@ -379,7 +411,7 @@ func (h *hand) shed(s *Sample) {
 // status says what the hand does.
 func (h *hand) status(st *Status) {
 	st.Acts, st.DryRun = true, h.dry
-	st.Coupled, st.Breaker = h.breaker != nil, h.reading.State
+	st.Coupled, st.Breaker = h.breaker != nil && !h.deaf.Load(), h.reading.State
 	if h.known {
 		st.Must = Known(h.reading.Must())
 	}

@@ -379,7 +379,7 @@ func TestGuardedExitsInASpiral(t *testing.T) {
 	told, err := Predecessors(dir)
 	require.NoError(t, err)
 	require.Len(t, told, 1)
-	assert.Contains(t, told[0], "with exit status 75: gc-death-spiral")
+	assert.Contains(t, told[0].Why, "with exit status 75: gc-death-spiral")
 }
 
 // steady is what a healthy guarded service saw.

@@ -30,7 +30,9 @@ func feedAll(h *hand, v service, seconds float64, each func(s *Sample)) {
 	v.run(seconds, func(s *Sample) time.Duration {
 		s.Runtime.StackScan = Known[uint64](1 << 20)
 		s.Runtime.GCCPU, s.Runtime.CPU = Known(0.0), Known(0.0)
-		h.ask()
+		if h.breaker != nil {
+			h.state.Store(uint32(h.breaker())) // as poll does
+		}
 		h.step(s)
 		if each != nil {
 			each(s)

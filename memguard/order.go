@@ -206,7 +206,7 @@ func (h *hand) begin(a Action) {
 // nudge has the guard tell what was noted.
 func (g *Guard) nudge() {
 	select {
-	case g.wake <- struct{}{}:
+	case g.news <- struct{}{}:
 	default: // it will anyway
 	}
 }

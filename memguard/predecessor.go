@@ -16,26 +16,29 @@ import (
 const diedNear = 0.9
 
 // Predecessors says how the earlier processes of this service ended that died, or
-// that a guard has ended (see [ExitStatus]), the last one first, one sentence
-// each. Each is told to one
-// caller only: their black boxes in dir are set aside. A guard with a store for
-// evidence tells them as events of kind [Died].
-func Predecessors(dir string) ([]string, error) {
+// that a guard has ended (see [ExitStatus]), the last one first, as events of kind
+// [Died]: Why is one sentence, and the severity of Finding is 0 for an end that may
+// have been meant. Each is told to one caller only: their black boxes in dir are
+// set aside. A guard with a store for evidence does so when it starts.
+func Predecessors(dir string) ([]Event, error) {
 	boxes, err := evidence.Previous(dir, "")
 	if err != nil {
 		return nil, fmt.Errorf("memguard: %w", err)
 	}
-	var told []string
+	var told []Event
+	add := func(why string, severity Severity) {
+		told = append(told, Event{Kind: Died, Why: why, Finding: Finding{Severity: severity}})
+	}
 	for _, path := range boxes {
 		r, err := evidence.ReadBox(path)
 		switch {
 		case err != nil:
-			told = append(told, fmt.Sprintf("An earlier process of this service left %s, which cannot be read: %v.", path, err))
+			add(fmt.Sprintf("An earlier process of this service left %s, which cannot be read: %v.", path, err), Info)
 		case r.State == evidence.Died:
-			told = append(told, obituary(r))
+			add(obituary(r))
 		case r.State == evidence.Closed:
 			if why, ok := exited(r); ok {
-				told = append(told, why)
+				add(why, Critical)
 			}
 		}
 	}
@@ -56,8 +59,9 @@ func exited(r *evidence.Recording) (why string, ok bool) {
 	return "", false
 }
 
-// obituary says in one sentence how a process ended that did not close its box.
-func obituary(r *evidence.Recording) string {
+// obituary says in one sentence how a process ended that did not close its box: one
+// that is ended by a signal, or returns from main, does not either.
+func obituary(r *evidence.Recording) (why string, severity Severity) {
 	var last Moment
 	var stood []Finding
 	end := r.Start
@@ -86,13 +90,14 @@ func obituary(r *evidence.Recording) string {
 	switch {
 	case !ok || !ok2:
 	case float64(held) >= diedNear*float64(limit):
+		severity = Critical
 		s += fmt.Sprintf(" at %s of its limit of %s: the kernel has probably killed it for lack of memory", mib(float64(held)), mib(float64(limit)))
 	default:
-		s += fmt.Sprintf(" at %s of its limit of %s, which is not why", mib(float64(held)), mib(float64(limit)))
+		s += fmt.Sprintf(" at %s of its limit of %s, which is not why: by a signal, a panic, or as it meant to", mib(float64(held)), mib(float64(limit)))
 	}
 	if len(stood) > 0 {
 		worst := slices.MaxFunc(stood, func(a, b Finding) int { return cmp.Compare(a.Severity, b.Severity) })
 		s += fmt.Sprintf("; what stood then: %s: %s", worst.ID, worst.Summary)
 	}
-	return s + fmt.Sprintf(" (memguard incident %s)", r.Path)
+	return s + fmt.Sprintf(" (memguard incident %s)", r.Path), severity
 }

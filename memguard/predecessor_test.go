@@ -5,6 +5,7 @@ package memguard
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ func TestObituary(t *testing.T) {
 		want string
 	}{
 		"at the limit":     {recorded(0.95), " at 973 MiB of its limit of 1024 MiB: the kernel has probably killed it for lack of memory"},
-		"far from it":      {recorded(0.25), " at 256 MiB of its limit of 1024 MiB, which is not why"},
+		"far from it":      {recorded(0.25), " at 256 MiB of its limit of 1024 MiB, which is not why: by a signal, a panic, or as it meant to"},
 		"nothing known":    {recorded(-1), ""},
 		"the worst stands": {recorded(-1, Event{Kind: Raised, Finding: leak}, Event{Kind: Raised, Finding: storm}), "; what stood then: oom-forecast: It grows."},
 		"it was over":      {recorded(-1, Event{Kind: Raised, Finding: leak}, Event{Kind: Cleared, Finding: leak}), ""},
@@ -54,15 +55,19 @@ func TestObituary(t *testing.T) {
 		"less severe beside it": {recorded(-1, Event{Kind: Raised, Finding: storm}, Event{Kind: Raised, Finding: leak}, Event{Kind: Cleared, Finding: leak}),
 			"; what stood then: gc-storm: It storms."},
 	} {
-		assert.Equal(t, who+c.want+where, obituary(c.r), name)
+		why, severity := obituary(c.r)
+		assert.Equal(t, who+c.want+where, why, name)
+		assert.Equal(t, c.r.Path != "" && strings.Contains(why, "killed it"), severity == Critical, name)
 		_, ok := exited(c.r)
 		assert.False(t, ok, name)
 	}
 	other := recorded(0.95, Event{Kind: Raised, Finding: leak})
 	other.Layout = BoxLayout + 1
-	assert.Equal(t, who+where, obituary(other), "another version's records are not read")
+	told, _ := obituary(other)
+	assert.Equal(t, who+where, told, "another version's records are not read")
 	other.Records = nil
-	assert.Equal(t, "The predecessor, pid 4711, died after 0s"+where, obituary(other))
+	told, _ = obituary(other)
+	assert.Equal(t, "The predecessor, pid 4711, died after 0s"+where, told)
 
 	r := recorded(0.9, Event{Kind: Planned, Action: Action{Name: Exit, To: ExitStatus}},
 		Event{Kind: Applied, Action: Action{Name: Exit, To: ExitStatus, Reason: "it helps no longer"}})

@@ -67,8 +67,8 @@ func (p *proof) open() {
 	if p.box, err = evidence.OpenBox(evidence.BoxConfig{Dir: dir, Layout: BoxLayout, Bytes: boxBytes}); err != nil {
 		p.lost("black box", err)
 	}
-	for _, why := range died {
-		p.g.note(Event{Kind: Died, Why: why})
+	for _, e := range died {
+		p.g.note(e)
 	}
 }
 

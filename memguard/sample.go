@@ -205,6 +205,7 @@ type Cgroup struct {
 	InactiveFile Bytes // that was given back with MADV_FREE
 	Unevictable  Bytes // locked into memory (mlock(2)): of any kind, on neither list
 	Kernel       Bytes // slab, page tables, kernel stacks, sockets
+	Reclaimable  Bytes // part of Kernel that is dropped like page cache: inodes, dentries (version 2 only)
 
 	OOMKills Count          // processes that the kernel has killed in here
 	Pressure Value[float64] // PSI some avg10, percent of time
@@ -233,7 +234,8 @@ func (c *Cgroup) undroppable() Bytes {
 	if !ok || !ok2 {
 		return Bytes{}
 	}
-	return Known(usage - min(usage, file)) // they are read one after the other
+	slab := c.Reclaimable.v                                                    // version 1 does not tell
+	return Known(usage - min(usage, file) - min(usage-min(usage, file), slab)) // they are read one after the other
 }
 
 // Member is one process of a cgroup.

@@ -22,6 +22,9 @@ const proc = "/proc"
 // read at every tick.
 const cgroupEvery = time.Second
 
+// cgroupCache is the same while page cache hides what grows: see cacheFills.
+const cgroupCache = 50 * time.Millisecond
+
 // ErrGone is what looking at a process gives that does not exist, has ended, or
 // whose pid belongs to another process by now.
 var ErrGone = errors.New("no such process, or it has ended")

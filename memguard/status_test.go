@@ -14,9 +14,8 @@ import (
 	"github.com/memguard/memguard-go/pacer"
 )
 
-// Somebody else's code hangs in the guard's goroutine: Alive tells, Status answers
-// all the same, and when it returns the guard goes on.
-func TestAliveTellsOfAGuardThatHangs(t *testing.T) {
+// Somebody else's code hangs: the guard ticks on, and Close does not wait for ever.
+func TestGuardOutlivesWhatHangs(t *testing.T) {
 	for name, configure := range map[string]func(cfg *Config, hang func()){
 		"breaker":  func(cfg *Config, hang func()) { cfg.Breaker = func() pacer.State { hang(); return pacer.Closed } },
 		"callback": func(cfg *Config, hang func()) { cfg.Event = func(Event) { hang() } },
@@ -46,16 +45,19 @@ func TestAliveTellsOfAGuardThatHangs(t *testing.T) {
 				require.NoError(t, err)
 				time.Sleep(time.Minute)
 				synctest.Wait()
-				assert.GreaterOrEqual(t, g.Alive(), time.Minute-2*tickRest, name)
-				st, ok := g.StatusWithin(time.Millisecond)
-				assert.True(t, ok, "%s: it does not hold others up", name)
-				assert.LessOrEqual(t, st.Ticks, ticks+2)
-
+				assert.LessOrEqual(t, g.Alive(), 2*tickRest, name)
+				assert.Greater(t, g.Status().Ticks, ticks+50, name)
 				close(stop)
-				time.Sleep(10 * time.Second)
-				synctest.Wait()
-				assert.Greater(t, g.Status().Ticks, ticks+8, name)
 			}
+			stop = make(chan struct{})
+			hangs <- stop
+			_, err := g.Do(Order{Action: CollectGarbage, Reason: "an event", DryRun: true})
+			require.NoError(t, err)
+			synctest.Wait()
+			start := time.Now()
+			require.NoError(t, g.Close())
+			assert.LessOrEqual(t, time.Since(start), 2*time.Second, name)
+			close(stop)
 		})
 	}
 }

@@ -92,11 +92,15 @@ func (s *Source) readCgroup(dst *Sample) {
 	if s.group == nil {
 		return // said at opening
 	}
-	if since := dst.Time.Sub(s.readAt); since >= cgroupEvery || since < 0 {
+	every := cgroupEvery
+	if s.cacheFills() {
+		every = cgroupCache
+	}
+	if since := dst.Time.Sub(s.readAt); since >= every || since < 0 {
 		s.readAt = dst.Time
 		s.reading = s.fullCgroup()
 		if cache, ok := plus(s.reading.ActiveFile, s.reading.InactiveFile).Get(); ok {
-			s.glance.Store(&glance{s.group, cache})
+			s.glance.Store(&glance{s.group, cache + s.reading.Reclaimable.v})
 		}
 	}
 	dst.Cgroup = s.reading
@@ -114,6 +118,15 @@ func (s *Source) readCgroup(dst *Sample) {
 	if n, ok := c.InactiveFile.Get(); ok {
 		c.WorkingSet = Known(usage - min(usage, n))
 	}
+}
+
+// cacheFills reports whether page cache is a good part of a cgroup that is nearly
+// full. Then the kernel makes room by dropping it while the usage stands still,
+// and growth shows in the full reading alone.
+func (s *Source) cacheFills() bool {
+	limit, ok := bounded(s.reading.Limit)
+	cache, ok2 := plus(s.reading.ActiveFile, s.reading.InactiveFile).Get()
+	return ok && ok2 && s.reading.Usage.v >= limit/10*8 && cache >= limit/10
 }
 
 // reopen looks for the cgroup again when its directory is gone: the process was
@@ -181,6 +194,7 @@ func (s *Source) fullCgroup() Cgroup {
 			c.Kernel = plus(stat(cgroup.Slab), stat(cgroup.KernelStack), stat(cgroup.PageTables), stat(cgroup.Percpu))
 		}
 		c.Kernel = plus(c.Kernel, stat(cgroup.Sock))
+		c.Reclaimable = stat(cgroup.SlabReclaimable)
 	}
 	if p, ok := r.PSI.Some(); ok && !r.PSI.Host {
 		c.Pressure = Known(p.Avg10)

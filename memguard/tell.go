@@ -25,8 +25,35 @@ func (g *Guard) note(e Event) Event {
 	return e
 }
 
-// tellAll hands what was noted to the log and the callback.
-func (g *Guard) tellAll() {
+// teller tells what was noted, in a goroutine of its own: a log that blocks (a
+// pipe that nobody drains) or a callback that hangs must not stop the guard.
+func (g *Guard) teller() {
+	defer close(g.told)
+	for {
+		select {
+		case <-g.news:
+			g.tellAll()
+		case <-g.quiet:
+			for g.tellAll() {
+			}
+			return
+		}
+	}
+}
+
+// hush ends the telling, and waits until all was told: for a second, if somebody
+// else's code hangs.
+func (g *Guard) hush() {
+	close(g.quiet)
+	select {
+	case <-g.told:
+	case <-time.After(time.Second):
+	}
+}
+
+// tellAll hands what was noted to the log and the callback, and reports whether
+// that was anything.
+func (g *Guard) tellAll() bool {
 	g.mu.Lock()
 	events := g.pending
 	g.pending = nil
@@ -35,6 +62,7 @@ func (g *Guard) tellAll() {
 		g.write(e)
 		g.tell(e)
 	}
+	return len(events) > 0
 }
 
 func panicked(where string, p any) Event {
@@ -92,7 +120,11 @@ func (e *Event) logged() (slog.Level, string, []slog.Attr) {
 	case Lost:
 		return slog.LevelWarn, e.Blind.What + ": " + e.Blind.Why, attrs
 	case Died:
-		return slog.LevelWarn, e.Why, attrs
+		level := slog.LevelInfo
+		if e.Finding.Severity >= Warning {
+			level = slog.LevelWarn
+		}
+		return level, e.Why, attrs
 	case Ended:
 		return slog.LevelInfo, "the watched process has ended", attrs
 	}

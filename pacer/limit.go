@@ -60,6 +60,10 @@ func (g *Governor) raiseBar(ended bool, limit float64) {
 	g.bars[1] = max(g.bars[1], limit)
 }
 
+// aboveMust is what the memory limit is at least of what must stay, where more
+// than the kernel's limit is in use and nothing is killed for it.
+const aboveMust = 1.25
+
 // limit returns the memory limit for this reading, before hysteresis.
 func (g *Governor) limit(r *Reading, d *Decision) float64 {
 	live := g.lives.least(r)
@@ -86,6 +90,11 @@ func (g *Governor) limit(r *Reading, d *Decision) float64 {
 	d.LimitReason = whatIsLeft
 	if least := end - spare; want <= least {
 		want, d.LimitReason = least, partOfRoom
+	}
+	if r.Usage >= r.Limit && want < aboveMust*must {
+		// It is over already and lives: a limit that throttles or was lowered. Below
+		// what must stay the collector would run without a break and for nothing.
+		want, d.LimitReason = aboveMust*must, overTheLimit
 	}
 	rises := d.Spiral && g.OnSpiral == Rise
 	if rises {

@@ -150,6 +150,7 @@ const (
 	asBaseline      = "as it was found"
 	noKernelLimit   = "the cgroup has no limit"
 	whatIsLeft      = "what the cgroup leaves"
+	overTheLimit    = "more than the limit is in use: no less than what must stay"
 	partOfRoom      = "a third of the room that the live heap leaves"
 	hardEdge        = "collections gain little: all of the room"
 	userBound       = "the limit that was set before"

@@ -68,7 +68,7 @@ func TestMemoryLimit(t *testing.T) {
 		"C memory":        {found(100, NoLimit), func(r *Reading) { r.Usage += 50 * mib }, end - 50*mib - margin, 100, whatIsLeft},
 		"little room": {found(100, NoLimit), func(r *Reading) { r.Live, r.Usage, r.Mapped = 224*mib, 246*mib, 236*mib },
 			end - (end-234*mib)*2/3, 100, partOfRoom},
-		"no room":           {found(100, NoLimit), func(r *Reading) { r.Live, r.Mapped, r.Usage = 240*mib, 250*mib, 260*mib }, end, 100, partOfRoom},
+		"no room":           {found(100, NoLimit), func(r *Reading) { r.Live, r.Mapped, r.Usage = 240*mib, 250*mib, 260*mib }, 250 * mib * 5 / 4, 100, overTheLimit},
 		"ballast":           {found(100, NoLimit), func(r *Reading) { r.Untouched, r.Usage = 60*mib, 90*mib }, end + 60*mib - margin, 100, whatIsLeft},
 		"ballast and limit": {found(100, 150*mib), func(r *Reading) { r.Untouched, r.Usage = 60*mib, 90*mib }, 210 * mib, 100, userBound},
 		"limit of a TiB":    {found(100, NoLimit), func(r *Reading) { r.Limit = 1 << 40 }, 1<<40 - 10*mib - 1<<40/25, 100, whatIsLeft},

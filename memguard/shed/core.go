@@ -61,6 +61,8 @@ const (
 
 	blindAfter = 5 * time.Second // without Update everything is admitted
 
+	urgentEvery = 100 * time.Millisecond // work of priority High passes the brake
+
 	maxRoutes = 64
 	otherName = "other"
 )
@@ -83,6 +85,8 @@ type route struct {
 }
 
 type core struct {
+	urgent time.Duration // when work of priority High may pass the brake again
+
 	memory  Memory
 	updated time.Duration // when it came
 	known   bool          // it has a limit
@@ -174,10 +178,18 @@ func (c *core) admit(now time.Duration, r *route, p Priority) Reason {
 	return ""
 }
 
+// others reports whether memory that is not Go's fills most of the limit.
+func (c *core) others() bool { return 2*c.memory.Other >= c.memory.Limit }
+
 func (c *core) refuses(now time.Duration, r *route, p Priority) Reason {
 	switch {
 	case !c.bounded(now):
 		return ""
+	case c.braking && c.inFlight == 0 && c.others():
+		return "" // it is not our work that fills the limit: to refuse all of it helps nobody
+	case c.braking && p == High && now >= c.urgent:
+		c.urgent = now + urgentEvery
+		return "" // a health check that is refused gets the service restarted
 	case c.braking:
 		if now < c.probe {
 			return Brake

@@ -51,7 +51,8 @@ const waitDefault = 20 * time.Millisecond
 type Priority uint8
 
 // The priorities. Low may fill 60 % of the memory that there is for work, Normal
-// 90 %, and High all of it.
+// 90 %, and High all of it. Where the usage is at the limit nothing is admitted
+// but ten units a second of High: health checks.
 const (
 	Normal Priority = iota
 	Low

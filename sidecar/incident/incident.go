@@ -27,6 +27,7 @@ type Cause string
 const (
 	OOMKill      Cause = "oom-kill"          // the kernel counted it
 	OOMSuspected Cause = "oom-suspected"     // near its limit, and then nothing more
+	GaveUp       Cause = "gave-up"           // its guard ended it: collecting helped no longer
 	Restarted    Cause = "machine-restarted" // the machine was started anew since
 	OtherDeath   Cause = "other-death"       // not near its limit, and not as it meant to
 	NotKnown     Cause = "unknown"           // it did not close its box; whether it runs cannot be seen here
@@ -38,7 +39,7 @@ const (
 // critical, any other end that was not meant is a warning, and the rest is 0.
 func (c Cause) Severity() memguard.Severity {
 	switch c {
-	case OOMKill, OOMSuspected:
+	case OOMKill, OOMSuspected, GaveUp:
 		return memguard.Critical
 	case Restarted, OtherDeath, NotKnown:
 		return memguard.Warning
@@ -231,6 +232,17 @@ func growth(ms []Moment) *float64 {
 // a second later: at rest the box has a moment a second.
 const near = 0.90
 
+// gaveUp is why the guard ended the process, empty if it did not.
+func (i *Incident) gaveUp() string {
+	for _, n := range i.Notes {
+		if n.Kind == Action && n.Name == string(memguard.Exit)+" "+string(memguard.Applied) {
+			_, why, _ := strings.Cut(n.Text, ": ")
+			return why
+		}
+	}
+	return ""
+}
+
 // judge says how it ended.
 func (i *Incident) judge(r *evidence.Recording, o Options) {
 	who := fmt.Sprintf("%s (pid %d)", i.Service, i.PID)
@@ -246,6 +258,9 @@ func (i *Incident) judge(r *evidence.Recording, o Options) {
 	before, ok := i.Before.Get()
 	after, ok2 := i.After.Get()
 	switch {
+	case r.State == evidence.Closed && i.gaveUp() != "":
+		i.Last = i.Closed
+		i.Cause, i.Verdict = GaveUp, fmt.Sprintf("%s ended itself after %v, as it was told to do where collecting helps no longer: %s.", who, i.Closed.Sub(i.Started).Round(time.Second), i.gaveUp())
 	case r.State == evidence.Closed:
 		i.Last = i.Closed
 		i.Cause, i.Verdict = CleanExit, fmt.Sprintf("%s ended as it meant to, after %v.", who, i.Closed.Sub(i.Started).Round(time.Second))
