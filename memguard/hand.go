@@ -184,6 +184,11 @@ func (h *hand) poll() {
 	}
 }
 
+// limiterMargin is the part of the limit that the limiter leaves free at least. The
+// governor's own margin shrinks with the room, or it would collect without a break
+// where what lives is near the end; there only refusing helps.
+const limiterMargin = 25
+
 // feed tells the limiter how much room there is.
 func (h *hand) feed() {
 	if h.limiter == nil || h.dry || !h.known {
@@ -197,7 +202,7 @@ func (h *hand) feed() {
 	touched := r.Mapped - r.Untouched
 	h.limiter.Update(shed.Memory{
 		Limit: r.Limit, Usage: r.Usage, Must: r.Must(), Other: r.Usage - min(r.Usage, touched),
-		Free: r.Free, Margin: h.decision.Margin, Cycles: r.Cycles,
+		Free: r.Free, Margin: max(h.decision.Margin, r.Limit/limiterMargin), Cycles: r.Cycles,
 	})
 }
 

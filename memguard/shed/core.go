@@ -63,6 +63,8 @@ const (
 
 	urgentEvery = 100 * time.Millisecond // work of priority High passes the brake
 
+	probeHopeless = 500 * time.Millisecond // each may be the last
+
 	maxRoutes = 64
 	otherName = "other"
 )
@@ -194,7 +196,11 @@ func (c *core) refuses(now time.Duration, r *route, p Priority) Reason {
 		if now < c.probe {
 			return Brake
 		}
-		c.probe, c.probing = now+c.probing, min(2*c.probing, probeMost)
+		most := probeMost
+		if m := &c.memory; m.Must+m.Other+m.Margin >= m.Limit { // what fills the limit is no garbage
+			c.probing, most = max(c.probing, probeHopeless), 16*probeHopeless
+		}
+		c.probe, c.probing = now+c.probing, min(2*c.probing, most)
 		return ""
 	case c.inFlight == 0:
 		return "" // whatever the model says: something must go on
