@@ -97,7 +97,7 @@ func TestUnary(t *testing.T) {
 func TestStream(t *testing.T) {
 	t.Parallel()
 	l := shed.New(shed.Config{Wait: -1})
-	client := serve(t, l, func(string) shed.Work { return shed.Work{Priority: shed.High} })
+	client := serve(t, l, func(string) shed.Work { return shed.Work{Priority: shed.Low} })
 	l.Update(room)
 	ctx, cancel := context.WithCancel(t.Context())
 	stream, err := client.Watch(ctx, &healthpb.HealthCheckRequest{})
