@@ -6,6 +6,7 @@ import (
 	stdbytes "bytes"
 	"compress/gzip"
 	"encoding/json"
+	"html"
 	"io"
 	"math"
 	"os"
@@ -119,7 +120,11 @@ func TestHTML(t *testing.T) {
 		require.NoError(t, HTML(&b, r, "service.trace"))
 		s := b.String()
 		assert.Contains(t, s, "<title>GC: service.trace</title>")
-		assert.NotContains(t, s, "ZgotmplZ", "a value that html/template would not write")
+		assert.NotContains(t, s, "%!", "a value without its verb, or the other way round")
+		for _, f := range r.Findings {
+			assert.Contains(t, s, html.EscapeString(f.Summary))
+			assert.Contains(t, s, html.EscapeString(f.Remedy))
+		}
 		assert.NotRegexp(t, `(?:src|href)=|url\(|@import|https?:`, s, "the page loads nothing")
 
 		m := regexp.MustCompile(`(?s)<script id="data" type="application/json">(.*?)</script>`).FindStringSubmatch(s)
