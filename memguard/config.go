@@ -28,16 +28,28 @@ type Config struct {
 	// Logger, if set, gets a line for everything that changes.
 	Logger *slog.Logger
 
+	// Limit, if not 0, is a memory limit in bytes that the service states itself. The
+	// cgroup's counts where that is smaller. Where the cgroup has none, or there is
+	// no cgroup (a test, a development machine, a container without one), it is held
+	// against what the process has resident (RSS). Nobody enforces it but the guard.
+	Limit uint64
+
 	// DryRun plans everything and does nothing: events of kind Planned say what
 	// would have been done. Evidence is kept all the same, if there is a store.
 	DryRun bool
 
-	// Breaker is the state of the service's circuit breaker; nil couples none. It
-	// is called at every tick and should return at once. Table is the GC percent
-	// for each state; nil is the default one, and
-	// without a Breaker it is not used.
+	// Breaker is the state of the service's circuit breaker; nil is that of
+	// MemoryBreaker, and without either none is coupled. It is called at every tick
+	// and should return at once. Table is the GC percent for each state; nil is the
+	// default one, and a table of zeros couples nothing.
 	Breaker pacer.StateFunc
 	Table   *pacer.Table
+
+	// MemoryBreaker, if set, is a breaker that the guard tells the level of memory at
+	// each tick: what no collection frees and what is not Go's, as a part of the
+	// limit. In a dry run it hears nothing and stays closed. An order may force it
+	// (SetBreaker), and when the guard ends it is closed.
+	MemoryBreaker *shed.Breaker
 
 	// GCBudget is the share of all CPU that the collector may take before the guard
 	// stops asking for more, in (0,1); 0 is a quarter.
@@ -47,7 +59,8 @@ type Config struct {
 	// collecting helps no longer; the zero value sheds load.
 	OnSpiral pacer.OnSpiral
 
-	// Shed is the service's limiter: the guard tells it how much room there is.
+	// Shed is the service's limiter: the guard tells it how much room there is. An
+	// order may have it refuse a part of the work (ShedLoad).
 	Shed *shed.Limiter
 
 	// Compact, if set, is called when fragmentation holds memory that no collection

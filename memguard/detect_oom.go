@@ -14,12 +14,17 @@ import (
 // that the heap is allowed at its peak (needs). The limit is reached when
 // must*needs is there, but no sooner than new memory can fill the room: a program
 // that leaks all it allocates makes no garbage, and its peak is what it has.
+//
+// It looks in two ways: at the last minute, which shows what is fast, and at four,
+// which show what is slow beside the teeth of a cache. The graver one is told.
 type oomForecast struct {
-	must  trend
-	used  trend // memory taken since start: it does not fall when the heap is collected
-	heap  survival
-	since time.Time     // when the present growth began; zero while there is none
-	left  time.Duration // of the last sample; 0 if it gave no forecast
+	must   trend
+	marked drift // what collections have left
+	used   trend // memory taken since start: it does not fall when the heap is collected
+	heap   survival
+	since  time.Time     // when the present growth of must began; zero while there is none
+	drifts bool          // the last sample was a warning by drift
+	left   time.Duration // of the last sample; 0 if it gave no forecast
 }
 
 const (
@@ -36,6 +41,12 @@ const (
 	// Growth slower than this in the whole window is noise: counters of the
 	// kernel and the runtime are batched.
 	forecastSlope = 32 << 10 // bytes a second
+	// A slope that is fitted to few points wavers: a warning by drift stays while
+	// this part of what raised it holds.
+	driftStays = 0.5
+	// Between what lives and the limit the collector needs room, or it runs without
+	// a break: slow growth has come to its end with this part of the limit left.
+	driftMargin = 1. / 32
 )
 
 // cannotBeFreed is the evidence that only the runtime's figures give.
@@ -57,33 +68,25 @@ func (d *oomForecast) step(s *Sample) verdict {
 		return blindly("the cgroup's usage is unknown")
 	}
 	d.must.add(s.Time, float64(must))
-	toFill := d.toFill(s, float64(limit))
-	slope, over, ok := d.must.perSecond()
-	if !ok || slope < forecastSlope {
-		d.since = time.Time{}
+	d.mark(s)
+	room := max(float64(limit)-d.must.highest()*needs, 0) / needs // above the last teeth, if there are any
+	soonest := max(d.toFill(s, float64(limit)), 0)
+	f := d.lately(s.Time, room, soonest)
+	if slow := d.overMinutes(float64(must), max(room-driftMargin*float64(limit), 0), soonest); slow.severity > f.severity {
+		f = slow
+	}
+	if f.slope == 0 {
 		v := clearly()
 		// What the alarm was about has gone: it must not stand until it is
 		// forgotten.
 		v.atOnce = float64(must) < forecastRelief*d.must.highest()
 		return v
 	}
-	if d.since.IsZero() {
-		d.since = s.Time.Add(-time.Duration(over * float64(time.Second)))
-	}
-	peak := d.must.highest() * needs // of the last teeth, if there are any
-	// In seconds.
-	left := max((float64(limit)-peak)/(slope*needs), toFill, 0)
-	if left > forecastInfo.Seconds() {
+	if f.severity == 0 {
 		return clearly()
 	}
-	v := verdict{state: found, severity: Info}
-	switch seen := s.Time.Sub(d.since).Seconds(); {
-	case seen < left || seen < forecastSeen.Seconds() && left > forecastAtOnce.Seconds():
-	case left <= forecastCritical.Seconds():
-		v.severity = Critical
-	case left <= forecastWarning.Seconds():
-		v.severity = Warning
-	}
+	left, slope := f.left, f.slope
+	v := verdict{state: found, severity: f.severity}
 	if v.severity >= Warning {
 		d.left = max(time.Duration(left*float64(time.Second)), 1) // at the limit already is the shortest time, not none
 	}
@@ -110,6 +113,79 @@ func (*oomForecast) say(v *verdict) string {
 	}
 	return fmt.Sprintf("%s by %s/s or more and can reach the limit of %s in %s.",
 		what, mib(v.fact("grows by at least")), mib(v.fact("limit")), when)
+}
+
+// forecast is how fast it grows, in how many seconds it reaches the limit, and how
+// grave that is. The zero forecast is none.
+type forecast struct {
+	slope, left float64
+	severity    Severity // 0 if that is too far away to say
+}
+
+// lately is the forecast by the last minute.
+func (d *oomForecast) lately(now time.Time, room, soonest float64) (f forecast) {
+	slope, over, ok := d.must.perSecond()
+	if !ok || slope < forecastSlope {
+		d.since = time.Time{}
+		return f
+	}
+	if d.since.IsZero() {
+		d.since = now.Add(-time.Duration(over * float64(time.Second)))
+	}
+	f = forecast{slope: slope, left: max(room/slope, soonest)}
+	if f.left > forecastInfo.Seconds() {
+		return f
+	}
+	seen := now.Sub(d.since).Seconds()
+	if d.must.surged {
+		seen = min(seen, 2*over) // that it grew more slowly before says little of this slope
+	}
+	f.severity = Info
+	switch {
+	case seen < f.left || seen < forecastSeen.Seconds() && f.left > forecastAtOnce.Seconds():
+	case f.left <= forecastCritical.Seconds():
+		f.severity = Critical
+	case f.left <= forecastWarning.Seconds():
+		f.severity = Warning
+	}
+	return f
+}
+
+// overMinutes is the forecast by the last four minutes: a warning at least, or none:
+// within two minutes even at the least slope, and not before half of the way to the
+// limit has been gone, for what has grown by less may stop.
+func (d *oomForecast) overMinutes(must, room, soonest float64) (f forecast) {
+	g, stays := d.marked.growth, 1.0
+	if d.drifts {
+		stays = driftStays
+	}
+	d.drifts = false
+	if g.least < forecastSlope || must < min(g.low, forecastRelief*d.must.highest()) {
+		return f
+	}
+	f = forecast{slope: g.least, left: max(room/g.least, soonest)}
+	if f.left > forecastWarning.Seconds()/stays || g.slope*g.over < room*stays {
+		return forecast{}
+	}
+	d.drifts, f.severity = true, Warning
+	if f.left <= forecastCritical.Seconds() {
+		f.severity = Critical
+	}
+	return f
+}
+
+// mark notes what a collection has left. Stacks count as far as collections leave
+// them, which is known at that moment only.
+func (d *oomForecast) mark(s *Sample) {
+	r := &s.Runtime
+	if !r.Live.ok {
+		return // from outside garbage would count
+	}
+	must, _, _ := unfreeable(s, r.Live)
+	if r.StackScan.ok {
+		must -= min(must, r.Stacks.v-r.stacksStay())
+	}
+	d.marked.add(s.Time, r.Cycles, float64(must))
 }
 
 // toFill is how many seconds the program needs, at the rate at which it takes

@@ -5,6 +5,7 @@ package memguard
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -49,9 +50,17 @@ const (
 	CollectGarbage ActionName = "gc"             // collect
 	Compact        ActionName = "compact"        // the service's own hook against fragmentation
 	Capture        ActionName = "capture"        // profiles to the evidence store
-	ShedLoad       ActionName = "shed"           // the limiter refuses work: To is 1; 0 is that it no longer does
+	SetBreaker     ActionName = "breaker"        // of Config.MemoryBreaker: From and To are a pacer.State
+	ShedLoad       ActionName = "shed"           // the guard's own: the limiter refuses what does not fit, To is 1, 0 is that it no longer does; ordered: From and To are percent of the work
 	Exit           ActionName = "exit"           // end the process, as configured
 )
+
+// settingNames are the actions of which an order stands for a time.
+var settingNames = [...]ActionName{SetGCPercent, SetMemoryLimit, SetBreaker, ShedLoad}
+
+// IsSetting reports whether an order of the action stands, until its TTL is over or
+// [Guard.Undo]: it says to what, and can be taken back. Any other is done once.
+func (name ActionName) IsSetting() bool { return slices.Contains(settingNames[:], name) }
 
 // Action is something that is done to the process.
 type Action struct {

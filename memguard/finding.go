@@ -152,9 +152,9 @@ var docs = []Doc{
 	{
 		ID:     "stack-bloat",
 		Means:  "Goroutine stacks hold a large part of the memory; heap profiles do not show them.",
-		Signal: "`/memory/classes/heap/stacks:bytes` and the number of goroutines",
+		Signal: "`/memory/classes/heap/stacks:bytes` and the number of goroutines; whose the bytes are by the depth of each cluster of the goroutine profile; the size that stacks begin with (/gc/stack/starting-size), which some that are parked deep raise for those that follow",
 		Raised: "warning at 64 MiB and a quarter of what the runtime holds",
-		Remedy: "Look at the goroutine profile: many goroutines, or parked deep in a call chain. Stacks halve at each collection once their frames have returned.",
+		Remedy: "Look at the cluster that is named, which holds the most: many goroutines, or parked deep in a call chain. Stacks halve at each collection once their frames have returned.",
 	},
 	{
 		ID:     "thp-refill",
@@ -222,9 +222,9 @@ var docs = []Doc{
 	{
 		ID:     "goroutine-leak",
 		Means:  "Goroutines are left behind: more and more of them wait at one line, and the signs say that nobody will wake them.",
-		Signal: "clusters of the goroutine profile over time: strict growth, age, blocked state, known shapes, and the goroutineleak profile where the program has it",
+		Signal: "clusters of the goroutine profile over time: strict growth, age, blocked state, known shapes, and the goroutineleak profile where the program has it; the bytes of their stacks by their depth",
 		Raised: "warning when growth through nine looks and two minutes comes with a stack that is known to leak or a wait for another goroutine, or when the collector has proved it",
-		Remedy: "Look at the line that created them: whoever waits needs a way to be told to stop, such as a context, a closed channel or a deadline.",
+		Remedy: "Look at the line that created them, which the finding names (in profiles of `memguard inspect` the labels created_by and created_at): whoever waits needs a way to be told to stop, such as a context, a closed channel or a deadline.",
 	},
 	{
 		ID:     "goroutine-growth",
@@ -238,7 +238,7 @@ var docs = []Doc{
 		Means:  "One finalizer does not return. All finalizers of a process run on one goroutine, so no other runs any more, and what they would release stays.",
 		Signal: "finalizers queued and executed, a probe of the guard's own, and the frames under runtime.runFinalizers",
 		Raised: "warning when nothing was executed and the same line of the same finalizer has been seen for a second; after ten seconds where it sleeps, computes or talks to a peer",
-		Remedy: "A finalizer must not wait: hand its work to a goroutine, or release in Close and let the finalizer only say that it was forgotten.",
+		Remedy: "Look at the finalizer that is named and at the line where the queue's goroutine waits in it. A finalizer must not wait: hand its work to a goroutine, or release in Close and let the finalizer only say that it was forgotten.",
 	},
 	{
 		ID:     "cleanup-stall",
@@ -278,8 +278,8 @@ var docs = []Doc{
 	{
 		ID:     "oom-forecast",
 		Means:  "Memory that cannot be dropped grows steadily and will reach the kernel's limit.",
-		Signal: "lower quartile of all pairwise slopes (Theil-Sen) over the last minute of what cannot be freed: usage without page cache, in the process less garbage and idle heap",
-		Raised: "info within ten minutes; warning within two and critical within thirty seconds, once growth was seen for as long as there is left and for ten seconds (one second before the limit: at once)",
+		Signal: "what cannot be freed: usage without page cache, in the process less garbage and idle heap. Of it the lower quartile of all pairwise slopes (Theil-Sen) over the last minute; and, in the process, the least slope (95 % confidence) of a line through what each collection has left, over one to four minutes, if the newest third of that is a new high and neither half grows more slowly",
+		Raised: "info within ten minutes; warning within two and critical within thirty seconds, once growth was seen for as long as there is left and for ten seconds (one second before the limit: at once); of slow growth, under the teeth of a cache, once half of the way to the limit has been gone",
 		Remedy: "Take a heap and a goroutine profile now, twice, and compare them; the growing row of the ledger says which. Then restart in order, before the kernel does.",
 	},
 	{

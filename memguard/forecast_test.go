@@ -56,7 +56,7 @@ func TestForecastNames(t *testing.T) {
 		{"leak that begins after a quiet minute",
 			service{live: constant(60 * mebi).plus(ramp(5 * mebi).delay(60)), garbage: 30 * mebi, limit: 512 * mebi}, 15, 0},
 		{"slow leak under a sawtooth cache",
-			service{live: constant(30 * mebi).plus(sawtooth(20*mebi, 8)).plus(ramp(1.1 * mebi)), garbage: 20 * mebi, limit: 256 * mebi}, 25, 2.5},
+			service{live: constant(30 * mebi).plus(sawtooth(20*mebi, 8)).plus(ramp(1.1 * mebi)), garbage: 20 * mebi, limit: 256 * mebi}, 24, 2.5},
 		{"leak under GOMEMLIMIT",
 			service{live: constant(60 * mebi).plus(ramp(2.5 * mebi)), garbage: 50 * mebi, limit: 256 * mebi, goLimit: 230 * mebi}, 25, 0},
 		{"C memory",

@@ -68,6 +68,7 @@ func Start(cfg Config) *Guard {
 	if g.source == nil {
 		g.source = Self()
 	}
+	g.source.limit = cfg.Limit
 	g.proof = newProof(&cfg, g)
 	if g.source.runtime != nil {
 		g.hand = newHand(&cfg, g)

@@ -51,6 +51,8 @@ type hand struct {
 
 	limiter  *shed.Limiter
 	shedding bool
+	memory   *shed.Breaker
+	memoryIs pacer.State // the state that was told last
 	exiting  bool
 
 	compact   func()
@@ -60,7 +62,7 @@ type hand struct {
 
 func newHand(cfg *Config, g *Guard) *hand {
 	table := cfg.Table
-	if cfg.Breaker == nil {
+	if cfg.Breaker == nil && cfg.MemoryBreaker == nil {
 		table = nil
 	} else if table == nil {
 		table = pacer.DefaultTable()
@@ -71,7 +73,7 @@ func newHand(cfg *Config, g *Guard) *hand {
 	applier := pacer.NewApplier()
 	return &hand{
 		applier: applier, wanted: applier.Baseline(),
-		g: g, dry: cfg.DryRun, breaker: cfg.Breaker, asked: make(chan struct{}, 1), limiter: cfg.Shed, compact: cfg.Compact,
+		g: g, dry: cfg.DryRun, breaker: cfg.Breaker, asked: make(chan struct{}, 1), limiter: cfg.Shed, memory: cfg.MemoryBreaker, compact: cfg.Compact,
 		governor: pacer.Governor{Table: table, Budget: cfg.GCBudget, OnSpiral: cfg.OnSpiral},
 	}
 }
@@ -106,6 +108,7 @@ func (h *hand) step(s *Sample) {
 	h.claim()
 	h.fill(s)
 	h.expire(s.Time)
+	h.observe()
 	h.feed()
 	h.give(s)
 	h.pace()
@@ -137,51 +140,12 @@ func (h *hand) fill(s *Sample) {
 		Objects: r.Objects.v, Unused: r.Unused.v, Free: r.Free.v, Stacks: r.stacksStay() + r.OSStacks.v,
 		Metadata: r.Metadata.v, Goal: goal, Untouched: mapped - min(mapped, anon),
 		Cycles: r.Cycles.v, Allocated: r.Allocated.v, GCCPU: r.GCCPU.v, CPU: r.CPU.v,
-		State: pacer.State(h.state.Load()),
 	}
 	h.heap = scavenge.Heap{
 		Mapped: mapped, Objects: r.Objects.v, Free: r.Free.v, Stacks: r.Stacks.v, Goal: goal,
 		Allocated: r.Allocated.v, Goroutines: r.Goroutines.v, Cycles: r.Cycles.v, Live: r.Live.v, StackScan: r.StackScan.v,
 	}
 	h.group = scavenge.Cgroup{Limit: limit, Usage: used, Own: anon}
-}
-
-// ask has the service's breaker asked, in a goroutine of its own: it is somebody
-// else's code, which may itself ask the guard, or hang. Then the last answer
-// stands. An answer is that of the tick before.
-func (h *hand) ask() {
-	if h.breaker == nil || h.deaf.Load() {
-		return
-	}
-	h.once.Do(func() { go h.poll() })
-	select {
-	case h.asked <- struct{}{}:
-	default: // it is being asked
-	}
-}
-
-// poll asks the breaker whenever that is wanted, until the guard ends or the
-// breaker panics: it would do so a hundred times a second.
-func (h *hand) poll() {
-	defer func() {
-		if p := recover(); p != nil {
-			h.g.locked(func() {
-				h.g.note(panicked("breaker state", p))
-				h.governor.Table = nil
-			})
-			h.deaf.Store(true)
-			h.state.Store(uint32(pacer.Closed))
-			h.g.nudge()
-		}
-	}()
-	for {
-		select {
-		case <-h.asked:
-			h.state.Store(uint32(h.breaker()))
-		case <-h.g.ctx.Done():
-			return
-		}
-	}
 }
 
 // limiterMargin is the part of the limit that the limiter leaves free at least. The
@@ -199,9 +163,8 @@ func (h *hand) feed() {
 		h.limiter.Update(shed.Memory{})
 		return
 	}
-	touched := r.Mapped - r.Untouched
 	h.limiter.Update(shed.Memory{
-		Limit: r.Limit, Usage: r.Usage, Must: r.Must(), Other: r.Usage - min(r.Usage, touched),
+		Limit: r.Limit, Usage: r.Usage, Must: r.Must(), Other: h.notGos(),
 		Free: r.Free, Margin: max(h.decision.Margin, r.Limit/limiterMargin), Cycles: r.Cycles,
 	})
 }
@@ -260,10 +223,10 @@ func (h *hand) wants() (want pacer.Setting, why string) {
 	if p := max(h.plan.GCPercent, h.applier.Baseline().GCPercent/2); h.plan.GCPercent > 0 && want.GCPercent > p {
 		want.GCPercent, why = p, h.plan.Reason.String()
 	}
-	if o := h.orders.percent; o != nil {
+	if o := h.orders.of(SetGCPercent); o != nil {
 		want.GCPercent = int(o.action.To)
 	}
-	if o := h.orders.limit; o != nil {
+	if o := h.orders.of(SetMemoryLimit); o != nil {
 		want.MemoryLimit = o.action.To
 	}
 	return want, why
@@ -276,7 +239,7 @@ func (h *hand) set(name ActionName, from, to int64, why string) {
 		return
 	}
 	h.changes++
-	if *h.orders.of(name) != nil || h.told == name {
+	if h.orders.of(name) != nil || h.told == name {
 		return
 	}
 	if name == SetMemoryLimit {
@@ -300,8 +263,21 @@ func (name ActionName) of(s pacer.Setting) int64 {
 	return s.MemoryLimit
 }
 
+const endReason = "the guard ends"
+
 // undo puts every setting back.
 func (h *hand) undo() {
+	for _, o := range h.orders {
+		if o != nil && o.undo != nil {
+			a := Action{Name: o.action.Name, From: h.present(o.action.Name), Reason: endReason, Undoes: o.seq}
+			o.undo()
+			a.To = h.present(a.Name)
+			h.g.note(Event{Kind: Undone, Action: a})
+		}
+	}
+	if h.memory != nil && !h.dry {
+		h.memory.Reset() // nobody will tell it the level any more
+	}
 	if h.limiter != nil && !h.dry {
 		h.limiter.SetLook(nil) // nobody will tell it of the memory any more
 		h.limiter.Update(shed.Memory{})
@@ -319,7 +295,7 @@ func (h *hand) undo() {
 		{SetMemoryLimit, h.wanted.MemoryLimit, base.MemoryLimit},
 	} {
 		if s.from != s.to {
-			h.g.note(Event{Kind: Undone, Action: Action{Name: s.name, From: s.from, To: s.to, Reason: "the guard ends"}})
+			h.g.note(Event{Kind: Undone, Action: Action{Name: s.name, From: s.from, To: s.to, Reason: endReason}})
 		}
 	}
 	h.applier.Close()
@@ -416,7 +392,16 @@ func (h *hand) shed(s *Sample) {
 // status says what the hand does.
 func (h *hand) status(st *Status) {
 	st.Acts, st.DryRun = true, h.dry
-	st.Coupled, st.Breaker = h.breaker != nil && !h.deaf.Load(), h.reading.State
+	st.Coupled = h.governor.Table != nil && !h.deaf.Load()
+	st.Breaker = h.reading.State
+	if h.memory != nil {
+		st.MemoryBreaker = h.memory.State()
+	}
+	for _, o := range h.orders {
+		if o != nil {
+			st.Orders = append(st.Orders, Standing{Seq: o.seq, Action: o.action})
+		}
+	}
 	if h.known {
 		st.Must = Known(h.reading.Must())
 	}

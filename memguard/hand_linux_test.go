@@ -31,6 +31,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/memguard/memguard-go/memguard/evidence"
+	"github.com/memguard/memguard-go/memguard/shed"
 	"github.com/memguard/memguard-go/pacer"
 	"github.com/memguard/memguard-go/scavenge/cgroup/cgrouptest"
 	"github.com/memguard/memguard-go/scavenge/cgroup/sandbox"
@@ -613,6 +614,7 @@ func actingStill(tb testing.TB, stage *stage) *Guard {
 	tb.Cleanup(func() { src.Close() })
 	g := still(src)
 	g.hand.breaker, g.hand.governor.Table = func() pacer.State { return pacer.Closed }, pacer.DefaultTable()
+	g.hand.memory = shed.NewBreaker(shed.BreakerConfig{})
 	g.hand.compact = func() {}
 	tb.Cleanup(g.hand.undo)
 	return g

@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/memguard/memguard-go/memguard/shed"
 	"github.com/memguard/memguard-go/pacer"
 )
 
@@ -272,4 +274,77 @@ func TestProcessTwoGuards(t *testing.T) {
 	assert.True(t, third.hand.sets)
 	require.NoError(t, third.Close())
 	assert.Equal(t, found, pacer.NewApplier().Current())
+}
+
+// The level of memory moves the memory breaker, and that the GC percent, by the
+// table: what the table proposes beyond the room is clamped.
+func TestMemoryMovesTheBreaker(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := shed.NewBreaker(shed.BreakerConfig{})
+		h := handOf(Config{MemoryBreaker: b})
+		burst := stream(func(t float64) float64 {
+			if t >= 10 && t < 20 {
+				return 110 * mebi
+			}
+			return 0
+		})
+		v := service{live: constant(100 * mebi).plus(burst), garbage: 20 * mebi, limit: 256 * mebi, goLimit: 235 * mebi}
+		states, percent := map[int]pacer.State{}, map[int]int{}
+		start := time.Now()
+		killed := v.run(40, func(s *Sample) time.Duration {
+			time.Sleep(s.Time.Sub(epoch) - time.Since(start))
+			h.fill(s)
+			h.observe()
+			h.pace() // it only plans: it has not claimed the settings
+			now := int(s.Time.Sub(epoch).Seconds())
+			states[now], percent[now] = h.reading.State, h.decision.GCPercent
+			return 50 * time.Millisecond
+		})
+		require.True(t, math.IsInf(killed, 0))
+		assert.Equal(t, pacer.Closed, states[9])
+		assert.Equal(t, pacer.Open, states[15])
+		assert.Equal(t, pacer.Closed, states[39])
+		assert.Less(t, percent[15], 100, "open proposes 200, and that does not fit")
+		var moves []string
+		for _, line := range h.lines(Applied) {
+			if strings.Contains(line, "breaker") {
+				moves = append(moves, line)
+			}
+		}
+		require.Len(t, moves, 3, "%q", moves)
+		assert.Regexp(t, `^applied breaker 0 -> 2: what cannot be freed is 9\d % of the limit$`, moves[0])
+		assert.Regexp(t, `^applied breaker 2 -> 1: `, moves[1])
+		assert.Regexp(t, `^applied breaker 1 -> 0: `, moves[2])
+
+		// Without a limit there is nothing that it should open for; what is not known
+		// it is not told.
+		s := healthy(50)
+		s.Cgroup.Limit = Known[uint64](Unlimited)
+		h.fill(s)
+		assert.Zero(t, h.level())
+	})
+}
+
+// Whose breaker the pacer goes by: the service's own where there are two. A table of
+// zeros couples none.
+func TestWhichBreakerMovesThePacer(t *testing.T) {
+	t.Parallel()
+	b := shed.NewBreaker(shed.BreakerConfig{})
+	b.Force(shed.Open)
+	v := service{live: constant(100 * mebi), garbage: 50 * mebi, limit: 1024 * mebi}
+	proposed := func(cfg Config) (pacer.State, int) {
+		cfg.MemoryBreaker, cfg.DryRun = b, true
+		h := handOf(cfg)
+		feedAll(h, v, 2, nil)
+		return h.reading.State, h.decision.Proposed
+	}
+	state, percent := proposed(Config{})
+	assert.Equal(t, pacer.Open, state)
+	assert.Equal(t, 200, percent)
+	state, percent = proposed(Config{Breaker: func() pacer.State { return pacer.HalfOpen }})
+	assert.Equal(t, pacer.HalfOpen, state)
+	assert.Equal(t, 50, percent)
+	_, percent = proposed(Config{Table: &pacer.Table{}})
+	assert.Equal(t, pacer.NewApplier().Baseline().GCPercent, percent)
 }

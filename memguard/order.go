@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/memguard/memguard-go/memguard/evidence"
@@ -17,7 +18,7 @@ import (
 // Order is an action that somebody asks of a guard: an operator, or the service.
 type Order struct {
 	Action ActionName    `json:"action"`
-	To     int64         `json:"to,omitempty"`     // of a setting: percent or bytes
+	To     int64         `json:"to,omitempty"`     // of a setting: percent, bytes, or a pacer.State
 	Reason string        `json:"reason"`           // for the log: an order without one is refused
 	By     string        `json:"by,omitempty"`     // who asks
 	TTL    time.Duration `json:"ttl_ns,omitempty"` // of a setting: after that the guard decides again; 0 is ten minutes, a day at most
@@ -40,17 +41,21 @@ var (
 type standingOrder struct {
 	seq    uint64
 	action Action
+	undo   func() // of what the hand does not set again at each tick: see hold
 }
 
 // orders are those that stand: one of each setting.
-type orders struct{ percent, limit *standingOrder }
+type orders [len(settingNames)]*standingOrder
 
-func (o *orders) of(name ActionName) **standingOrder {
-	if name == SetGCPercent {
-		return &o.percent
+// of is the order of a setting that stands, nil if there is none.
+func (o *orders) of(name ActionName) *standingOrder {
+	if i := slices.Index(settingNames[:], name); i >= 0 {
+		return o[i]
 	}
-	return &o.limit
+	return nil
 }
+
+func (o *orders) put(name ActionName, s *standingOrder) { o[slices.Index(settingNames[:], name)] = s }
 
 // Do carries out an order. A setting is changed when Do returns, and changed back
 // after the order's TTL, or by [Guard.Undo] with the Seq of the event; an order of
@@ -65,10 +70,9 @@ func (g *Guard) Do(o Order) (Event, error) {
 	}
 	h := g.hand
 	a := Action{Name: o.Action, To: o.To, Reason: o.Reason, By: cmp.Or(o.By, "unknown"), DryRun: o.DryRun || h.dry}
-	setting := a.Name == SetGCPercent || a.Name == SetMemoryLimit
+	setting := a.Name.IsSetting()
 	if setting {
-		h.look()
-		a.From = a.Name.of(h.wanted)
+		a.From = h.present(a.Name)
 		a.Until = time.Now().Add(cmp.Or(o.TTL, orderTTL))
 	} else if g.busy[string(a.Name)] && !a.DryRun {
 		return Event{}, fmt.Errorf("memguard: order %q: %w", o.Action, ErrBusy)
@@ -78,7 +82,7 @@ func (g *Guard) Do(o Order) (Event, error) {
 	case a.DryRun:
 	case setting:
 		o := &standingOrder{action: a}
-		*h.orders.of(a.Name) = o
+		h.hold(o)
 		h.apply()
 		e = g.note(Event{Kind: Applied, Action: a})
 		o.seq = e.Seq // the event that the caller gets
@@ -128,14 +132,34 @@ func (g *Guard) refuse(o *Order) error {
 		if o.To < 0 || uint64(o.To) < must {
 			return bad("a memory limit of %d bytes: %d cannot be freed", o.To, must)
 		}
+	case SetBreaker:
+		if o.To < 0 || o.To >= int64(len(shedStates)) {
+			return bad("a breaker state of %d: want %d (closed), %d (half-open) or %d (open)", o.To, pacer.Closed, pacer.HalfOpen, pacer.Open)
+		}
+		switch h := g.hand; {
+		case h.memory == nil && h.breaker != nil:
+			return bad("the guard asks the service's breaker (Config.Breaker) and cannot set it: it needs one in Config.MemoryBreaker")
+		case h.memory == nil:
+			return bad("the guard has no breaker: start it with one in Config.MemoryBreaker")
+		}
+	case ShedLoad:
+		if o.To < 0 || o.To > 100 {
+			return bad("to refuse %d %% of the work: want 0 to 100", o.To)
+		}
+		if g.hand.limiter == nil {
+			return bad("the guard has no limiter: start it with one in Config.Shed, and let the service's work pass it")
+		}
 	default:
-		return bad("no such action")
+		return bad("no such action: this guard knows %s", orderable)
 	}
 	if h := g.hand; !h.sets && !h.dry && !o.DryRun && (o.Action == SetGCPercent || o.Action == SetMemoryLimit) {
 		return bad("%v", errSecond)
 	}
 	return nil
 }
+
+// orderable are the actions that can be ordered.
+var orderable = [...]ActionName{SetGCPercent, SetMemoryLimit, SetBreaker, ShedLoad, CollectGarbage, FreeOSMemory, Capture, Compact}
 
 const noneCollects = "without a memory limit nothing would collect any more"
 
@@ -145,8 +169,8 @@ func (g *Guard) Undo(seq uint64, by, reason string) (Event, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.hand != nil && g.err == nil {
-		for _, name := range []ActionName{SetGCPercent, SetMemoryLimit} {
-			if o := *g.hand.orders.of(name); o != nil && o.seq == seq {
+		for _, name := range settingNames {
+			if o := g.hand.orders.of(name); o != nil && o.seq == seq {
 				return g.hand.takeBack(name, by, reason), nil
 			}
 		}
@@ -154,17 +178,50 @@ func (g *Guard) Undo(seq uint64, by, reason string) (Event, error) {
 	return Event{}, fmt.Errorf("memguard: order %d: %w", seq, ErrNoOrder)
 }
 
+// present is what a setting is now.
+func (h *hand) present(name ActionName) int64 {
+	switch name {
+	case SetBreaker:
+		return int64(pacerState(h.memory.State()))
+	case ShedLoad:
+		return int64(h.limiter.Refusing())
+	}
+	h.look()
+	return name.of(h.wanted)
+}
+
+// hold lets an order stand, in the place of another if there is one. Breaker and
+// limiter are set here and not at each tick, for what the service does to them
+// itself is not to be fought; what they go back to is what the first order found.
+func (h *hand) hold(o *standingOrder) {
+	name := o.action.Name
+	switch name {
+	case SetBreaker:
+		o.undo, h.memoryIs = h.memory.Force(shedStates[o.action.To]), pacer.State(o.action.To)
+	case ShedLoad:
+		o.undo = h.limiter.Refuse(int(o.action.To))
+	}
+	if before := h.orders.of(name); before != nil && before.undo != nil {
+		o.undo = before.undo
+	}
+	h.orders.put(name, o)
+}
+
 // takeBack ends a standing order.
 func (h *hand) takeBack(name ActionName, by, reason string) Event {
-	at := h.orders.of(name)
-	o := *at
-	h.look()
-	from := name.of(h.wanted)
-	*at = nil
-	want, _ := h.wants()
-	e := h.g.note(Event{Kind: Undone, Action: Action{
-		Name: name, From: from, To: name.of(want), Reason: reason, By: by, Undoes: o.seq,
-	}})
+	o := h.orders.of(name)
+	a := Action{Name: name, From: h.present(name), Reason: reason, By: by, Undoes: o.seq}
+	h.orders.put(name, nil)
+	if o.undo != nil {
+		o.undo() // before it is told: only then it is known what it goes back to
+		if a.To = h.present(name); name == SetBreaker {
+			h.memoryIs = pacer.State(a.To)
+		}
+	} else {
+		want, _ := h.wants()
+		a.To = name.of(want)
+	}
+	e := h.g.note(Event{Kind: Undone, Action: a})
 	h.told = name
 	h.apply()
 	h.told = ""
@@ -173,12 +230,12 @@ func (h *hand) takeBack(name ActionName, by, reason string) Event {
 
 // expire ends the orders whose time is over, and one that would do harm by now.
 func (h *hand) expire(now time.Time) {
-	for _, name := range [...]ActionName{SetGCPercent, SetMemoryLimit} {
-		if o := *h.orders.of(name); o != nil && !now.Before(o.action.Until) {
+	for _, name := range settingNames {
+		if o := h.orders.of(name); o != nil && !now.Before(o.action.Until) {
 			h.takeBack(name, "", "the order's time is over")
 		}
 	}
-	if o := h.orders.percent; o != nil && o.action.To < 0 && h.wanted.MemoryLimit == pacer.NoLimit {
+	if o := h.orders.of(SetGCPercent); o != nil && o.action.To < 0 && h.wanted.MemoryLimit == pacer.NoLimit {
 		h.takeBack(SetGCPercent, "", noneCollects)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"math"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/memguard/memguard-go/memguard/leak"
+	"github.com/memguard/memguard-go/memguard/shed"
 	"github.com/memguard/memguard-go/pacer"
 )
 
@@ -73,6 +75,7 @@ func TestProcessOrderedSettingComesBack(t *testing.T) {
 	u = next(t, g, e.Seq, Undone, SetGCPercent)
 	assert.Equal(t, e.Seq, u.Action.Undoes)
 	assert.Equal(t, "the order's time is over", u.Action.Reason)
+	g.Status() // the intent is told first: now the tick that does it is over
 	assert.Equal(t, own.GCPercent, current().GCPercent)
 
 	first, err := g.Do(Order{Action: SetMemoryLimit, To: 3 << 30, Reason: "a test"})
@@ -223,7 +226,8 @@ func TestProcessOrdersFromAllSides(t *testing.T) {
 	defer leak.VerifyNone(t)
 	user := pacer.NewApplier().Current()
 	for range 3 {
-		g := Start(Config{Compact: func() {}})
+		breaker, limiter := shed.NewBreaker(shed.BreakerConfig{}), shed.New(shed.Config{})
+		g := Start(Config{Compact: func() {}, MemoryBreaker: breaker, Shed: limiter})
 		ticked(t, g)
 		var all sync.WaitGroup
 		end := make(chan struct{})
@@ -249,6 +253,10 @@ func TestProcessOrdersFromAllSides(t *testing.T) {
 		}
 		loop(func() { _, _ = g.Do(Order{Action: SetMemoryLimit, To: 5 << 30, Reason: "r"}) })
 		loop(func() { _, _ = g.Do(Order{Action: Compact, Reason: "r"}) })
+		loop(func() {
+			_, _ = g.Do(Order{Action: SetBreaker, To: int64(pacer.Open), Reason: "r", TTL: time.Millisecond})
+		})
+		loop(func() { _, _ = g.Do(Order{Action: ShedLoad, To: 50, Reason: "r", TTL: time.Millisecond}) })
 		loop(func() { g.Status(); g.Alive() })
 		loop(func() { _, _ = g.Report() })
 		require.Eventually(t, func() bool { return g.Status().Events > 500 }, time.Minute, time.Millisecond)
@@ -258,5 +266,126 @@ func TestProcessOrdersFromAllSides(t *testing.T) {
 		close(end)
 		all.Wait()
 		assert.Equal(t, user, pacer.NewApplier().Current(), "nobody comes in after the end")
+		assert.Equal(t, shed.Closed, breaker.State())
+		assert.Zero(t, limiter.Refusing())
+	}
+}
+
+// Breaker and limiter do what was ordered at once, and go back to their own when it
+// is over: by Undo, after the TTL, at the guard's end.
+func TestProcessOrdersOfBreakerAndLimiter(t *testing.T) {
+	breaker, limiter := shed.NewBreaker(shed.BreakerConfig{}), shed.New(shed.Config{})
+	limiter.Refuse(5) // the service's own wish
+	g := Start(Config{MemoryBreaker: breaker, Shed: limiter})
+	ticked(t, g)
+	for _, c := range []struct {
+		name      ActionName
+		to, other int64
+		own       int64
+		is        func() int64
+	}{
+		{SetBreaker, int64(pacer.Open), int64(pacer.HalfOpen), int64(pacer.Closed), func() int64 { return int64(pacerState(breaker.State())) }},
+		{ShedLoad, 40, 100, 5, func() int64 { return int64(limiter.Snapshot().Refusing) }},
+	} {
+		e, err := g.Do(Order{Action: c.name, To: c.to, Reason: "a test", By: "me"})
+		require.NoError(t, err)
+		assert.Equal(t, c.to, c.is(), c.name)
+		assert.Equal(t, Applied, e.Kind)
+		assert.Equal(t, c.own, e.Action.From)
+		assert.WithinDuration(t, time.Now().Add(orderTTL), e.Action.Until, time.Minute)
+		assert.Equal(t, []Standing{{e.Seq, e.Action}}, g.Status().Orders)
+
+		second, err := g.Do(Order{Action: c.name, To: c.other, Reason: "more", By: "me"})
+		require.NoError(t, err)
+		assert.Equal(t, c.to, second.Action.From)
+		assert.Equal(t, c.other, c.is(), c.name)
+		_, err = g.Undo(e.Seq, "me", "the second took its place")
+		assert.ErrorIs(t, err, ErrNoOrder)
+		u, err := g.Undo(second.Seq, "you", "enough")
+		require.NoError(t, err)
+		assert.Equal(t, Action{Name: c.name, From: c.other, To: c.own, Reason: "enough", By: "you", Undoes: second.Seq}, u.Action)
+		assert.Equal(t, c.own, c.is(), "what the first found")
+		assert.Empty(t, g.Status().Orders)
+
+		e, err = g.Do(Order{Action: c.name, To: c.to, Reason: "a test", TTL: time.Millisecond})
+		require.NoError(t, err)
+		u = next(t, g, e.Seq, Undone, c.name)
+		assert.Equal(t, e.Seq, u.Action.Undoes)
+		assert.Equal(t, c.own, c.is(), "its time is over")
+
+		e, err = g.Do(Order{Action: c.name, To: c.to, Reason: "a test", DryRun: true})
+		require.NoError(t, err)
+		assert.Equal(t, Planned, e.Kind)
+		assert.Equal(t, c.own, c.is(), "a dry run")
+	}
+	for name, to := range map[ActionName]int64{SetBreaker: int64(pacer.Open), ShedLoad: 90} {
+		_, err := g.Do(Order{Action: name, To: to, Reason: "until the end"})
+		require.NoError(t, err)
+	}
+	assert.Len(t, g.Status().Orders, 2)
+	told := g.Status().Events
+	ticks := g.Status().Ticks
+	require.Eventually(t, func() bool { return g.Status().Ticks > ticks+1 }, time.Minute, time.Millisecond)
+	for _, e := range g.Events(canceled(t), told) {
+		assert.NotEqual(t, SetBreaker, e.Action.Name, "it was told: %+v", e)
+	}
+	require.NoError(t, g.Close())
+	assert.Equal(t, shed.Closed, breaker.State())
+	assert.Equal(t, 5, limiter.Snapshot().Refusing)
+	undone := map[ActionName]int64{}
+	for _, e := range g.Events(t.Context(), told) {
+		if e.Kind == Undone && e.Action.Undoes > 0 {
+			undone[e.Action.Name] = e.Action.To
+		}
+	}
+	assert.Equal(t, map[ActionName]int64{SetBreaker: int64(pacer.Closed), ShedLoad: 5}, undone)
+}
+
+// A guard that only plans lets neither hear of an order.
+func TestProcessOrdersOfBreakerAndLimiterInADryRun(t *testing.T) {
+	breaker, limiter := shed.NewBreaker(shed.BreakerConfig{}), shed.New(shed.Config{})
+	g := Start(Config{DryRun: true, MemoryBreaker: breaker, Shed: limiter})
+	ticked(t, g)
+	for name, to := range map[ActionName]int64{SetBreaker: int64(pacer.Open), ShedLoad: 100} {
+		e, err := g.Do(Order{Action: name, To: to, Reason: "r"})
+		require.NoError(t, err)
+		assert.Equal(t, Planned, e.Kind)
+		assert.True(t, e.Action.DryRun)
+	}
+	assert.Equal(t, shed.Closed, breaker.State())
+	assert.Zero(t, limiter.Snapshot().Refusing)
+	breaker.Force(shed.Open)
+	require.NoError(t, g.Close())
+	assert.Equal(t, shed.Open, breaker.State(), "nor of the end")
+}
+
+// What a guard has no part for it refuses, and says what is missing.
+func TestOrdersThatLackAPart(t *testing.T) {
+	t.Parallel()
+	bare := handOf(Config{})
+	foreign := handOf(Config{Breaker: func() pacer.State { return pacer.Closed }})
+	whole := handOf(Config{MemoryBreaker: shed.NewBreaker(shed.BreakerConfig{}), Shed: shed.New(shed.Config{})})
+	for _, c := range []struct {
+		h    *hand
+		o    Order
+		says string
+	}{
+		{bare, Order{Action: SetBreaker, To: 2}, "no breaker: start it with one in Config.MemoryBreaker"},
+		{foreign, Order{Action: SetBreaker, To: 2}, "cannot set it"},
+		{bare, Order{Action: ShedLoad, To: 2}, "no limiter: start it with one in Config.Shed"},
+		{whole, Order{Action: SetBreaker, To: 3}, "want 0 (closed), 1 (half-open) or 2 (open)"},
+		{whole, Order{Action: SetBreaker, To: -1}, "want 0 (closed)"},
+		{whole, Order{Action: ShedLoad, To: 101}, "want 0 to 100"},
+		{whole, Order{Action: ShedLoad, To: -1}, "want 0 to 100"},
+		{whole, Order{Action: "format-disk"}, "no such action: this guard knows [gc-percent memory-limit breaker shed gc"},
+	} {
+		c.o.Reason = "r"
+		_, err := c.h.g.Do(c.o)
+		assert.ErrorIs(t, err, ErrOrder, "%+v", c.o)
+		assert.ErrorContains(t, err, c.says)
+		assert.Zero(t, c.h.g.journal.next, "a refused order is no event")
+	}
+	for _, name := range orderable {
+		assert.Equal(t, slices.Contains(settingNames[:], name), name.IsSetting(), name)
 	}
 }

@@ -167,7 +167,7 @@ var pressures = map[ID]struct {
 				add(s, 20*mebi)
 			}
 		},
-		severity: Critical, raised: 8, cleared: 75,
+		severity: Critical, raised: 8, cleared: 95,
 		blind: func(s *Sample, _ float64) { s.Cgroup.Limit = Bytes{} }, whyBlind: "the cgroup's limit is unknown",
 		also: []ID{"limit-above-cgroup"},
 	},

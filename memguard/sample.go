@@ -189,7 +189,7 @@ func (p *Process) anon() Bytes {
 type Cgroup struct {
 	Path      string // as in /proc/PID/cgroup; empty when there is none
 	Version   int    // 1 or 2
-	LimitFrom string // directory of the ancestor whose limit is the smallest
+	LimitFrom string // directory of the ancestor whose limit is the smallest; "Config.Limit" if that is
 
 	Usage      Bytes // charged now
 	Limit      Bytes // smallest limit on the way to the root, or Unlimited

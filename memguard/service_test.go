@@ -3,6 +3,7 @@
 package memguard
 
 import (
+	"cmp"
 	"math"
 	"time"
 )
@@ -20,6 +21,8 @@ type service struct {
 	goLimit  float64 // GOMEMLIMIT; 0 is none
 	limit    float64 // of the cgroup; 0 is none
 	fromAway bool    // it is watched from outside: the runtime's figures are unknown
+	paced    bool    // a guard acts on it: it looks five times a second, and says so
+	step     float64 // seconds of the model; 0 is modelStep
 }
 
 const (
@@ -50,9 +53,10 @@ func (v service) run(seconds float64, look func(s *Sample) (next time.Duration))
 		cycles    = uint64(0)
 		next      = 0.0
 	)
-	for t := 0.0; t < seconds; t += modelStep {
+	dt := cmp.Or(v.step, modelStep)
+	for t := 0.0; t < seconds; t += dt {
 		now := v.live(t)
-		fresh := v.garbage*modelStep + max(now-live, 0)
+		fresh := v.garbage*dt + max(now-live, 0)
 		live = now
 		allocated += fresh
 		objects += fresh
@@ -66,7 +70,7 @@ func (v service) run(seconds float64, look func(s *Sample) (next time.Duration))
 		resident = max(resident, 1.02*objects)
 		// The scavenger gives back what is beyond the goal and a tenth.
 		if beyond := resident - 1.1*max(goal, 1.02*objects); beyond > 0 && !math.IsInf(goal, 0) {
-			resident -= beyond * modelStep / 2
+			resident -= beyond * dt / 2
 		}
 		usage := resident + other
 		if v.limit > 0 && usage > v.limit {
@@ -74,6 +78,7 @@ func (v service) run(seconds float64, look func(s *Sample) (next time.Duration))
 		}
 		if t >= next {
 			s := v.sample(t, objects, marked, resident, allocated, goal, cycles)
+			s.Paced = v.paced
 			next = t + look(s).Seconds()
 		}
 	}

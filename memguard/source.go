@@ -41,6 +41,8 @@ type Source struct {
 	process Process // what does not change: executable, Go release
 	statm   *os.File
 	group   *cgroup.Group
+	limit   uint64 // that the service states itself; 0 is none
+	alone   bool   // what the process has resident is held against it: see state
 
 	hadMemory bool   // it was seen to have an address space
 	reading   Cgroup // last full reading of the cgroup
@@ -158,7 +160,9 @@ func (s *Source) Read(dst *Sample) error {
 	default:
 		dst.Runtime = s.environ
 	}
-	return s.readRSS(dst)
+	err := s.readRSS(dst)
+	s.state(dst)
+	return err
 }
 
 // look reads the runtime's figures through the eye.
@@ -176,7 +180,8 @@ func (s *Source) look(dst *Sample) {
 // glance is what it takes to read the usage between two samples.
 type glance struct {
 	group *cgroup.Group
-	cache uint64 // page cache as of the last full reading
+	cache uint64   // page cache as of the last full reading
+	statm *os.File // instead of these: what is resident counts
 }
 
 // usageNow reads what is charged to the cgroup and cannot be dropped. It may be
@@ -185,6 +190,9 @@ func (s *Source) usageNow() (uint64, bool) {
 	g := s.glance.Load()
 	if g == nil {
 		return 0, false
+	}
+	if g.statm != nil {
+		return g.residentNow()
 	}
 	n, err := g.group.Usage()
 	return n - min(n, g.cache), err == nil

@@ -90,30 +90,12 @@ func parseEnviron(b []byte) Runtime {
 				continue
 			}
 			r.MemoryLimit = Bytes{} // the runtime refuses to start with a malformed one
-			if n, ok := parseByteCount(v); ok {
+			if n, err := ParseBytes(v); err == nil {
 				r.MemoryLimit = Known(memoryLimit(n))
 			}
 		}
 	}
 	return r
-}
-
-// parseByteCount reads a size as GOMEMLIMIT takes it: a number with an optional
-// suffix B, KiB, MiB, GiB or TiB (parseByteCount in runtime/string.go).
-func parseByteCount(s string) (uint64, bool) {
-	shift := 0
-	num, isByte := strings.CutSuffix(s, "B")
-	for i, unit := range []string{"Ki", "Mi", "Gi", "Ti"} {
-		if rest, ok := strings.CutSuffix(num, unit); ok && isByte {
-			num, shift = rest, 10*(i+1)
-			break
-		}
-	}
-	n, err := strconv.ParseInt(num, 10, 64)
-	if err != nil || n < 0 || n > int64(^uint64(0)>>1)>>shift {
-		return 0, false
-	}
-	return uint64(n) << shift, true
 }
 
 // startTime reads field 22 of proc_pid_stat(5). The command name before it may

@@ -28,7 +28,7 @@ type Status struct {
 	// What follows is of a guard of its own process; Acts is false otherwise.
 	Acts     bool
 	DryRun   bool
-	Coupled  bool  // to a breaker
+	Coupled  bool  // to a breaker, the service's own or the memory breaker
 	Must     Bytes // Go memory that no collection frees
 	Breaker  pacer.State
 	Decision pacer.Decision   // of the pacer
@@ -39,6 +39,15 @@ type Status struct {
 	Shed     *shed.Snapshot   // nil without a limiter
 	Changes  uint64           // settings changed since the start
 	Clamps   uint64           // times that the breaker was not given its GC percent
+
+	MemoryBreaker shed.State // empty without one
+	Orders        []Standing // that stand now
+}
+
+// Standing is an order that stands.
+type Standing struct {
+	Seq    uint64 // for Guard.Undo
+	Action Action // as it was applied; Until says when it is taken back by itself
 }
 
 // Status tells what the guard knows and does, without looking anew. It waits for

@@ -99,8 +99,8 @@ func (s *Source) readCgroup(dst *Sample) {
 	if since := dst.Time.Sub(s.readAt); since >= every || since < 0 {
 		s.readAt = dst.Time
 		s.reading = s.fullCgroup()
-		if cache, ok := plus(s.reading.ActiveFile, s.reading.InactiveFile).Get(); ok {
-			s.glance.Store(&glance{s.group, cache + s.reading.Reclaimable.v})
+		if cache, ok := plus(s.reading.ActiveFile, s.reading.InactiveFile).Get(); ok && !s.alone {
+			s.glance.Store(&glance{group: s.group, cache: cache + s.reading.Reclaimable.v})
 		}
 	}
 	dst.Cgroup = s.reading

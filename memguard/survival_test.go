@@ -22,6 +22,7 @@ func TestSurvival(t *testing.T) {
 	assert.EqualValues(t, 100, at(5, 100, 1050, 150), "nothing is known yet of what survives")
 	assert.EqualValues(t, 125, at(6, 125, 1100, 125), "a quarter of 100 MiB did")
 	assert.EqualValues(t, 130, at(6, 125, 1120, 145), "so a quarter of the next 20 will")
+	assert.EqualValues(t, 150, at(6, 125, 1200, 225), "but of 100 MiB and no more, for that was once")
 	assert.EqualValues(t, 225, at(7, 225, 1200, 225), "one large allocation that stays")
 	assert.EqualValues(t, 230, at(7, 225, 1220, 245), "is not expected again: still a quarter")
 	assert.EqualValues(t, 225, at(8, 225, 1300, 225))

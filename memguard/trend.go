@@ -30,6 +30,7 @@ type trend struct {
 	fresh  bool // what follows is of the points held
 	slope  float64
 	over   float64 // seconds that slope is measured over
+	surged bool    // they are the latest only
 }
 
 const (
@@ -80,10 +81,10 @@ func (t *trend) perSecond() (slope, over float64, ok bool) {
 	}
 	if !t.fresh {
 		from, last := 0, t.at[t.slot(t.n-1)]
-		t.slope = t.lowerQuartile(0)
+		t.slope, t.surged = t.lowerQuartile(0), false
 		if k := t.surge(); k > 0 {
 			if s := t.lowerQuartile(k); s > t.slope {
-				t.slope, from = s, k
+				t.slope, t.surged, from = s, true, k
 			}
 		}
 		t.over, t.fresh = last-t.at[t.slot(from)], true

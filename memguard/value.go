@@ -4,7 +4,10 @@ package memguard
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
+	"strconv"
+	"strings"
 )
 
 // Value is a figure that may be unknown. The zero Value is unknown, so a field
@@ -19,6 +22,24 @@ type Bytes = Value[uint64]
 
 // Count is a number of things that may be unknown.
 type Count = Value[uint64]
+
+// ParseBytes reads a size as GOMEMLIMIT takes it: a number of bytes, with an optional
+// suffix B, KiB, MiB, GiB or TiB (parseByteCount in runtime/string.go).
+func ParseBytes(s string) (uint64, error) {
+	shift := 0
+	num, isByte := strings.CutSuffix(s, "B")
+	for i, unit := range []string{"Ki", "Mi", "Gi", "Ti"} {
+		if rest, ok := strings.CutSuffix(num, unit); ok && isByte {
+			num, shift = rest, 10*(i+1)
+			break
+		}
+	}
+	n, err := strconv.ParseInt(num, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64>>shift {
+		return 0, fmt.Errorf("memguard: size %q: want bytes, such as 512MiB", s)
+	}
+	return uint64(n) << shift, nil
+}
 
 // Known returns a Value that is known to be v.
 func Known[T int64 | uint64 | float64](v T) Value[T] { return Value[T]{v, true} }

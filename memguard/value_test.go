@@ -5,6 +5,7 @@ package memguard
 import (
 	"encoding/json"
 	"math"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -107,4 +108,36 @@ func TestUnlimitedIsNoFigure(t *testing.T) {
 	n, isBounded := bounded(Known[uint64](0))
 	assert.True(t, isBounded, "a limit of 0 is a limit")
 	assert.Zero(t, n)
+}
+
+func TestParseBytes(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]uint64{"0": 0, "17": 17, "17B": 17, "3KiB": 3 << 10, "512MiB": 512 << 20, "2GiB": 2 << 30, "1TiB": 1 << 40, "8388607TiB": 8388607 << 40} {
+		n, err := ParseBytes(text)
+		require.NoError(t, err, text)
+		assert.Equal(t, want, n, text)
+	}
+	for _, text := range []string{"", "B", "KiB", "512MB", "512M", "1.5GiB", "-1", " 1", "1 MiB", "8388608TiB", "9223372036854775808", "1PiB", "1Ki"} {
+		_, err := ParseBytes(text)
+		assert.EqualError(t, err, "memguard: size "+strconv.Quote(text)+": want bytes, such as 512MiB")
+	}
+}
+
+// What is accepted is a number of bytes, and the same size in its own words.
+func FuzzParseBytes(f *testing.F) {
+	for _, seed := range []string{"512MiB", "1TiB", "B", "-0", "+7KiB", "9223372036854775807", "00B"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		n, err := ParseBytes(text)
+		if err != nil {
+			return
+		}
+		if n > math.MaxInt64 {
+			t.Fatalf("%q became %d", text, n)
+		}
+		if again, err := ParseBytes(strconv.FormatUint(n, 10) + "B"); err != nil || again != n {
+			t.Fatalf("%q became %d, and that %d (%v)", text, n, again, err)
+		}
+	})
 }

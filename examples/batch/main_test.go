@@ -5,6 +5,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -47,4 +50,35 @@ func TestBatchWaits(t *testing.T) {
 	defer cancel()
 	err := run(ctx, limiter, strings.NewReader("1\n"), &out)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// The program is built and run: it does the jobs of its standard input, says which
+// it cannot do, and fails for those.
+func TestProgram(t *testing.T) {
+	t.Parallel()
+	exe := filepath.Join(t.TempDir(), "batch")
+	built, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput()
+	require.NoError(t, err, "%s", built)
+	for _, c := range []struct {
+		in, says string
+		done     int
+	}{
+		{strings.Repeat("2\n", 12), "", 12},
+		{"1\nmuch\n1\n", `line 2: "much": want 0 to 1024 mebibytes` + "\n", 2},
+		{"", "", 0},
+	} {
+		var out, errs bytes.Buffer
+		cmd := exec.Command(exe)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(c.in), &out, &errs
+		err := cmd.Run()
+		assert.Equal(t, c.says, errs.String())
+		assert.Len(t, regexp.MustCompile(`(?m)^line \d+: \d+ bytes from \d+, after \d+ tries$`).FindAllString(out.String(), -1), c.done, out.String())
+		if c.says == "" {
+			assert.NoError(t, err)
+			continue
+		}
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit)
+		assert.Equal(t, 1, exit.ExitCode())
+	}
 }

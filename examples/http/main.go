@@ -8,6 +8,8 @@
 //	go run ./examples/http -addr 127.0.0.1:8080
 //	curl -o small.png 'http://127.0.0.1:8080/thumbnails/42?size=64'
 //	curl http://127.0.0.1:8080/debug/shed
+//
+// and http://127.0.0.1:8080/debug/memory in a browser shows what the guard knows.
 package main
 
 import (
@@ -56,15 +58,16 @@ func thumbnail(w http.ResponseWriter, r *http.Request) {
 }
 
 // work lets the health check in when nothing else is: a service that is busy is
-// not to be restarted.
+// not to be restarted. So is who looks why.
 func work(r *http.Request) shed.Work {
-	if r.URL.Path == "/healthz" {
+	switch r.URL.Path {
+	case "/healthz", "/debug/shed", "/debug/memory":
 		return shed.Work{Priority: shed.High}
 	}
 	return shed.Work{}
 }
 
-func service(limiter *shed.Limiter) http.Handler {
+func service(guard *memguard.Guard, limiter *shed.Limiter) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /thumbnails/{id}", thumbnail)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -72,6 +75,7 @@ func service(limiter *shed.Limiter) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(limiter.Snapshot())
 	})
+	mux.HandleFunc("GET /debug/memory", page(guard))
 	return limiter.Handler(mux)
 }
 
@@ -86,5 +90,5 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Printf("listening on %s\n", l.Addr()) // for who started it with port 0
-	log.Fatal(http.Serve(limiter.Listener(l), service(limiter)))
+	log.Fatal(http.Serve(limiter.Listener(l), service(guard, limiter)))
 }

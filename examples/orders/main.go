@@ -11,6 +11,7 @@
 // With -guard DIR the same service is guarded: memguard keeps the memory limit
 // where the container leaves it, and orders that do not fit are refused at once
 // with 503, so that the others are answered. What explains a death is kept in DIR.
+// Where no container limits it, -limit 512MiB has the guard hold that.
 //
 // It is the service whose two lives "memguard demo" shows.
 package main
@@ -122,20 +123,28 @@ func warehouse(wait time.Duration) func(context.Context, *order, plan) error {
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "address to listen on")
 	dir := flag.String("guard", "", "guard the service, and keep evidence in this `directory`")
+	limit := flag.String("limit", "", "memory limit that the guard holds where none is enforced, such as `512MiB`")
 	wait := flag.Duration("warehouse", time.Second, "time that the warehouse takes to reserve an order")
 	flag.Parse()
+	cfg := memguard.Config{}
+	if *limit != "" {
+		var err error
+		if cfg.Limit, err = memguard.ParseBytes(*limit); err != nil {
+			log.Fatal(err)
+		}
+	}
 	l, err := net.Listen("tcp", *addr)
 	if err != nil {
 		log.Fatal(err)
 	}
 	fmt.Printf("listening on %s\n", l.Addr()) // for who started it with port 0
-	if err := serve(l, *dir, &service{reserve: warehouse(*wait)}); err != nil {
+	if err := serve(l, *dir, cfg, &service{reserve: warehouse(*wait)}); err != nil {
 		log.Fatal(err)
 	}
 }
 
 // serve answers until the process is told to end.
-func serve(l net.Listener, dir string, s *service) error {
+func serve(l net.Listener, dir string, cfg memguard.Config, s *service) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	mux := http.NewServeMux()
@@ -143,7 +152,8 @@ func serve(l net.Listener, dir string, s *service) error {
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	if dir != "" {
 		limiter := shed.New(shed.Config{})
-		guard := memguard.Start(memguard.Config{Shed: limiter, Evidence: &evidence.Store{Dir: dir}})
+		cfg.Shed, cfg.Evidence = limiter, &evidence.Store{Dir: dir}
+		guard := memguard.Start(cfg)
 		defer guard.Close()
 		server.Handler, l = limiter.Handler(mux), limiter.Listener(l)
 	}

@@ -75,7 +75,7 @@ func TestProgram(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var stderr bytes.Buffer
-			cmd := exec.Command(exe, "-addr", "127.0.0.1:0", "-warehouse", "1ms", "-guard", dir)
+			cmd := exec.Command(exe, "-addr", "127.0.0.1:0", "-warehouse", "1ms", "-guard", dir, "-limit", "512MiB")
 			cmd.Stderr = &stderr
 			stdout, err := cmd.StdoutPipe()
 			require.NoError(t, err)

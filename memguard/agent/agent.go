@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/memguard/memguard-go/memguard"
@@ -34,6 +35,8 @@ type Server struct {
 	path  string
 	http  http.Server
 	done  chan struct{} // accepting has ended
+	born  time.Time
+	asked atomic.Int64 // the last request, in nanoseconds after born
 
 	quick, reports, streams, orders gate
 	report                          struct {
@@ -50,9 +53,12 @@ const (
 	mostHeader      = 8 << 10
 	readTimeout     = 10 * time.Second // of a request, its body included
 	writeTimeout    = 30 * time.Second // from the request's end to the answer's
+	endingQuiet     = 2 * time.Second  // without a question, when the guard has ended
+	endingMost      = 15 * time.Second // then it is over for those who go on asking
 )
 
-// Serve makes the socket and answers until Close. It fails where the directory
+// Serve makes the socket and answers until Close, or until the guard has ended and
+// those who ask have been told. It fails where the directory
 // is not private, where another agent answers at the socket, and on systems that
 // cannot tell who connects.
 func Serve(g *memguard.Guard, cfg Config) (*Server, error) {
@@ -86,7 +92,7 @@ func serve(g *memguard.Guard, dir string, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		guard: g, log: log, path: path, done: make(chan struct{}),
+		guard: g, log: log, path: path, done: make(chan struct{}), born: time.Now(),
 		quick: make(gate, 8), reports: make(gate, 4), streams: make(gate, mostStreams), orders: make(gate, 4),
 	}
 	s.http = http.Server{
@@ -108,7 +114,33 @@ func serve(g *memguard.Guard, dir string, cfg Config) (*Server, error) {
 			log.Error("memguard: the agent no longer listens", slog.Any("error", err))
 		}
 	}()
+	go s.endWith(g)
 	return s, nil
+}
+
+// endWith ends the server after its guard: when nobody has asked for a moment, for
+// whoever asks, or waits for an event, is to be told that it has ended.
+func (s *Server) endWith(g *memguard.Guard) {
+	select {
+	case <-g.Done():
+	case <-s.done:
+		return
+	}
+	timer := time.NewTimer(endingQuiet)
+	defer timer.Stop()
+	for ended := time.Now(); ; {
+		select {
+		case <-s.done:
+			return
+		case <-timer.C:
+		}
+		quiet := time.Since(s.born) - time.Duration(s.asked.Load())
+		if quiet >= endingQuiet || time.Since(ended) >= endingMost {
+			_ = s.Close()
+			return
+		}
+		timer.Reset(endingQuiet - quiet)
+	}
 }
 
 // silent takes what net/http says of connections that broke: it is of no use to

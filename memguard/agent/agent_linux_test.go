@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,8 @@ import (
 	"time"
 
 	"github.com/memguard/memguard-go/memguard"
+	"github.com/memguard/memguard-go/memguard/shed"
+	"github.com/memguard/memguard-go/pacer"
 	"github.com/memguard/memguard-go/scavenge/smaps"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -214,6 +217,71 @@ func slicesHave(es []memguard.Event, is func(memguard.Event) bool) bool {
 	return false
 }
 
+// What an order holds is in the status, and what the guard has no part for it says.
+func TestOrdersOfBreakerAndLimiter(t *testing.T) {
+	t.Parallel()
+	_, bare, c := serving(t)
+	client := &Client{pid: os.Getpid(), path: bare.path, http: *c}
+	for _, name := range []memguard.ActionName{memguard.SetBreaker, memguard.ShedLoad} {
+		_, err := client.Do(t.Context(), memguard.Order{Action: name, Reason: "r"})
+		assert.ErrorIs(t, err, memguard.ErrOrder)
+		assert.ErrorContains(t, err, "start it with one in Config.")
+	}
+
+	breaker, limiter := shed.NewBreaker(shed.BreakerConfig{}), shed.New(shed.Config{})
+	g, s, c := serving(t, memguard.Config{MemoryBreaker: breaker, Shed: limiter})
+	ticked(t, g)
+	client = &Client{pid: os.Getpid(), path: s.path, http: *c}
+	opened, err := client.Do(t.Context(), memguard.Order{Action: memguard.SetBreaker, To: int64(pacer.Open), Reason: "r", TTL: time.Hour})
+	require.NoError(t, err)
+	_, err = client.Do(t.Context(), memguard.Order{Action: memguard.ShedLoad, To: 25, Reason: "r"})
+	require.NoError(t, err)
+	status, err := client.Status(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, "open", status.Hand.MemoryBreaker)
+	assert.Equal(t, 25, status.Hand.Shed.Refusing)
+	require.Len(t, status.Hand.Orders, 2)
+	assert.Equal(t, opened.Seq, status.Hand.Orders[0].Seq)
+	assert.EqualValues(t, pacer.Open, status.Hand.Orders[0].Action.To)
+	_, err = client.Do(t.Context(), memguard.Order{Action: memguard.SetBreaker, To: int64(pacer.Closed), Reason: "0 is sent too"})
+	require.NoError(t, err)
+	assert.Equal(t, shed.Closed, breaker.State())
+}
+
+// An agent that is older than an order is not known by what it does with it: it takes
+// it for an action that is done once.
+func TestAnOlderAgent(t *testing.T) {
+	t.Parallel()
+	old := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		io.WriteString(w, `{"version":1,"code":"bad-request","error":"the order cannot be read: action \"shed\": takes no \"to\"","do":"send an object"}`)
+	}))
+	defer old.Close()
+	client := &Client{pid: os.Getpid()}
+	client.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", old.Listener.Addr().String())
+	}}
+	_, err := client.Do(t.Context(), memguard.Order{Action: memguard.ShedLoad, To: 10, Reason: "r"})
+	assert.ErrorIs(t, err, memguard.ErrOrder)
+	assert.ErrorContains(t, err, "of an older release, which has no such order")
+	_, err = client.Do(t.Context(), memguard.Order{Action: memguard.CollectGarbage, To: 10, Reason: "r"})
+	assert.NotErrorIs(t, err, memguard.ErrOrder, "a mistake of the caller's own")
+}
+
+// When the guard has ended the agent says so for a moment, and goes, its socket with
+// it.
+func TestTheAgentEndsWithItsGuard(t *testing.T) {
+	t.Parallel()
+	g, s, c := serving(t)
+	require.NoError(t, g.Close())
+	code, a := ask(t, c, "GET", "/v1/events?after=1000000&wait=1m", "")
+	assert.Equal(t, 200, code)
+	assert.Equal(t, true, a["ended"])
+	<-s.done
+	assert.NoFileExists(t, s.path)
+	require.NoError(t, s.Close())
+}
+
 // Whoever sends nonsense, too much, or nothing at all gets an answer or is cut
 // off, and the others are answered meanwhile.
 func TestHostileClients(t *testing.T) {
@@ -326,7 +394,7 @@ func TestStreams(t *testing.T) {
 		assert.GreaterOrEqual(t, last, uint64(orders))
 	}
 	_, err := (&Client{pid: os.Getpid(), path: s.path, http: *over(s.path)}).Report(t.Context())
-	assert.ErrorContains(t, err, "closed")
+	assert.Error(t, err, "that it is closed, or nothing any more")
 }
 
 // Streams under way do not hold up the end.

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/memguard/memguard-go/memguard"
@@ -144,13 +145,18 @@ func (c *Client) Do(ctx context.Context, o memguard.Order) (memguard.Event, erro
 	if err != nil {
 		return memguard.Event{}, fmt.Errorf("agent: %w", err)
 	}
-	return c.event(c.ask(ctx, http.MethodPost, "/v1/orders", b))
+	a, err := c.ask(ctx, http.MethodPost, "/v1/orders", b)
+	if e, ok := errors.AsType[*asError](err); ok && e.Code == codeBad && o.Action.IsSetting() && strings.Contains(e.refusal.Error, "takes no") {
+		// It takes for no setting what is one here.
+		err = fmt.Errorf("agent: pid %d: order %q: %w: the service's guard is of an older release, which has no such order: build the service with a newer one", c.pid, o.Action, memguard.ErrOrder)
+	}
+	return c.event(a, err)
 }
 
 // orderBody is an order as it is sent: a setting says to what, also to 0.
 func orderBody(o memguard.Order) map[string]any {
 	body := map[string]any{"action": o.Action, "reason": o.Reason, "by": o.By, "ttl_ns": o.TTL, "dry_run": o.DryRun}
-	if o.To != 0 || o.Action == memguard.SetGCPercent || o.Action == memguard.SetMemoryLimit {
+	if o.To != 0 || o.Action.IsSetting() {
 		body["to"] = o.To
 	}
 	return body

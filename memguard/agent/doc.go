@@ -31,6 +31,21 @@
 //	curl --unix-socket $XDG_RUNTIME_DIR/memguard-$UID/4711.sock http://memguard/v1/status
 //	curl --unix-socket ... -d '{"action":"gc-percent","to":50,"reason":"leak in orders"}' http://memguard/v1/orders
 //
+// The actions that can be ordered. Settings stand until ttl_ns is over (without one
+// ten minutes, a day at most), until they are taken back, or until the guard ends;
+// the guard itself sees to it, whatever becomes of who asked. All take a reason, by,
+// and dry_run.
+//
+//	gc-percent      to: percent, -1 is off
+//	memory-limit    to: bytes
+//	breaker         to: 0 closed, 1 half-open, 2 open: of the service's memory breaker
+//	shed            to: percent of the work that the limiter refuses, 0 to 100; work of
+//	                high priority is not refused
+//	gc, free-os-memory, capture, compact    done once, without to
+//
+// What the service has no part for (a breaker, a limiter, a store, a hook) is
+// refused with code "refused", and the error says what it lacks.
+//
 // A report costs the service 15-30 ms for each GiB of RSS. One is taken at a
 // time, and who asks again within a second, or within twenty times of what it
 // took, gets the last one; its time says so. Events are long-polled: the answer
@@ -38,5 +53,7 @@
 //
 // Everything is bounded: bodies, headers, connections, requests at once, and the
 // time that each may take. Nothing here holds a lock of the guard's for longer
-// than copying its figures takes, and a guard that hangs is said to hang.
+// than copying its figures takes, and a guard that hangs is said to hang. When the
+// guard has ended the agent tells those who ask, for seconds, and ends too: its
+// socket goes.
 package agent

@@ -81,6 +81,8 @@ func (s *Server) routes() http.Handler {
 // handler answers with JSON, whatever happens.
 func (s *Server) handler(method string, g gate, do func(http.ResponseWriter, *http.Request) (answer, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.noteAsked()
+		defer s.noteAsked()
 		var a answer
 		var err error
 		if method != "" && r.Method != method {
@@ -107,6 +109,8 @@ func (s *Server) handler(method string, g gate, do func(http.ResponseWriter, *ht
 		_, _ = w.Write(body) // else it has hung up
 	})
 }
+
+func (s *Server) noteAsked() { s.asked.Store(int64(time.Since(s.born))) }
 
 // contained turns a panic into an answer: a defect of ours must not be the
 // service's end.

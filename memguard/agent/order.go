@@ -66,13 +66,12 @@ func decodeOrder(r io.Reader) (memguard.Order, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return o, errors.New("something follows the object")
 	}
-	setting := o.Action == memguard.SetGCPercent || o.Action == memguard.SetMemoryLimit
 	switch {
 	case o.Action == "":
 		return o, errors.New("it has no action")
-	case setting && !seen["to"]:
+	case o.Action.IsSetting() && !seen["to"]:
 		return o, fmt.Errorf("action %q: it does not say to what: key \"to\"", o.Action)
-	case !setting && seen["to"]:
+	case !o.Action.IsSetting() && seen["to"]:
 		return o, fmt.Errorf("action %q: takes no \"to\"", o.Action)
 	}
 	for key, text := range map[string]string{"reason": o.Reason, "by": o.By} {

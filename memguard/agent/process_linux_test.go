@@ -178,9 +178,12 @@ func TestAnotherUser(t *testing.T) {
 	open := shortDir(t) // where the binary can be run by everybody
 	require.NoError(t, os.Chmod(open, 0o755))
 	exe := filepath.Join(open, "stranger")
-	b, err := os.ReadFile("/proc/self/exe")
+	// By another process: a child of this one, forked by another test, would inherit a
+	// descriptor that writes, and the file were busy.
+	self, err := os.Executable()
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(exe, b, 0o755))
+	require.NoError(t, exec.Command("cp", self, exe).Run())
+	require.NoError(t, os.Chmod(exe, 0o755))
 	asks := func() string {
 		cmd := exec.Command(exe)
 		cmd.Dir = "/"

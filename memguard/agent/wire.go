@@ -75,6 +75,15 @@ type Hand struct {
 	Grade    string         `json:"release_grade"`
 	Releases Releases       `json:"releases"`
 	Shed     *Shed          `json:"shed"` // null without a limiter
+
+	MemoryBreaker string     `json:"memory_breaker,omitempty"` // closed, half-open, open; absent without one
+	Orders        []Standing `json:"orders"`                   // that stand
+}
+
+// Standing is an order that stands: see [memguard.Standing].
+type Standing struct {
+	Seq    uint64          `json:"seq"` // to take it back by
+	Action memguard.Action `json:"action"`
 }
 
 // Setting is what the guard may change in the runtime, in the units of an order.
@@ -101,6 +110,7 @@ type Shed struct {
 	Budget      uint64  `json:"budget"`
 	Window      uint64  `json:"window"`
 	Held        uint64  `json:"held"`
+	Refusing    int     `json:"refuse_percent"` // of the work, by order
 	Waiting     int     `json:"waiting"`
 	Connections int     `json:"connections"`
 	Routes      []Route `json:"routes"`
@@ -135,6 +145,11 @@ func NewStatus(s *memguard.Status, age time.Duration) *Status {
 		Changes:  s.Changes, Clamps: s.Clamps, Grade: s.Grade.String(),
 		Releases: Releases{s.Releases.Ended, s.Releases.Paid, s.Releases.Took.Seconds(), s.Releases.Gained},
 		Shed:     newShed(s.Shed),
+
+		MemoryBreaker: string(s.MemoryBreaker), Orders: []Standing{},
+	}
+	for _, o := range s.Orders {
+		st.Hand.Orders = append(st.Hand.Orders, Standing(o))
 	}
 	if s.Coupled {
 		st.Hand.Breaker = s.Breaker.String()
@@ -147,7 +162,7 @@ func newShed(s *shed.Snapshot) *Shed {
 		return nil
 	}
 	out := &Shed{
-		Limited: s.Limited, Blind: s.Blind, Braking: s.Braking, Brakes: s.Braked,
+		Limited: s.Limited, Blind: s.Blind, Braking: s.Braking, Brakes: s.Braked, Refusing: s.Refusing,
 		Room: s.Room, Budget: s.Budget, Window: s.Window, Held: s.Held,
 		Waiting: s.Waiting, Connections: s.Connections, Routes: []Route{},
 	}

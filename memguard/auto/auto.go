@@ -22,6 +22,9 @@
 //	                    start the service logs how its predecessor died. Nothing
 //	                    tells the guard that main returns: after that the line says
 //	                    that memory was not why.
+//	MEMGUARD_LIMIT=512MiB
+//	                    hold this limit where no smaller one is enforced: see
+//	                    [memguard.Config.Limit]
 //	MEMGUARD_AGENT=off  serve no agent
 //
 // A value that is none of these is logged. MEMGUARD then means dry-run: who
@@ -78,6 +81,12 @@ func begin(getenv func(string) string) (r running) {
 	}
 	if dir := getenv("MEMGUARD_DIR"); dir != "" {
 		cfg.Evidence = &evidence.Store{Dir: dir}
+	}
+	if v := getenv("MEMGUARD_LIMIT"); v != "" {
+		var err error
+		if cfg.Limit, err = memguard.ParseBytes(v); err != nil {
+			log.Warn("memguard: MEMGUARD_LIMIT is no size: only a limit that is enforced is held", slog.Any("error", err))
+		}
 	}
 	r.guard = memguard.Start(cfg)
 	switch v := getenv("MEMGUARD_AGENT"); v {

@@ -166,6 +166,17 @@ func TestEnvironment(t *testing.T) {
 	assert.Contains(t, out, `"value":"dryrun"`)
 	assert.Contains(t, out, `"value":"nein"`)
 
+	// A limit that the environment states is held where none smaller is enforced.
+	s = start(t, "MEMGUARD_LIMIT=700MiB", "TMPDIR="+tmp)
+	require.Eventually(t, func() bool {
+		status, err = s.agent().Status(t.Context())
+		return err == nil && status.Ticks > 0 && status.Hand.Wanted.MemoryLimit < 700<<20
+	}, time.Minute, 10*time.Millisecond)
+	s.ends(0)
+	s = start(t, "MEMGUARD_LIMIT=700M", "TMPDIR="+tmp)
+	s.agent()
+	assert.Contains(t, s.ends(0), `size \"700M\": want bytes`)
+
 	// What cannot be had is said, and the service lives.
 	s = start(t, "MEMGUARD_DIR=/proc/nowhere", "TMPDIR=/proc/nowhere")
 	out = s.ends(2 * time.Second)

@@ -55,13 +55,19 @@ func parse(r *bufio.Reader, packed bool) (*Snapshot, error) {
 			return nil, err
 		}
 		return parse(bufio.NewReaderSize(zip, 64<<10), false)
-	case bytes.IndexByte(head, 0) >= 0 && !bytes.Contains(head, []byte("goroutine ")):
+	case profileHead(head), bytes.IndexByte(head, 0) >= 0 && !bytes.Contains(head, []byte("goroutine ")):
 		return parseProfile(r)
 	case textHead(head):
 		return parseText(r)
 	}
 	return parseDump(r)
 }
+
+// profileHead reports whether a message begins as profiles do: with a sample type, or
+// with the period's as runtime/pprof writes it, which are messages whose own first
+// field is a number (profile.proto). No text has a backspace there. The kilobytes that
+// follow may be without a NUL.
+func profileHead(head []byte) bool { return len(head) > 2 && head[0]&7 == 2 && head[2] == 1<<3 }
 
 func textHead(head []byte) bool {
 	i := bytes.Index(head, []byte(" profile: total "))

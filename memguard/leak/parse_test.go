@@ -492,3 +492,28 @@ func asDump(s *Snapshot) string {
 	}
 	return b.String()
 }
+
+// The first kilobytes of a profile may have no NUL in them: it is one all the same.
+func TestProfileWithoutNUL(t *testing.T) {
+	t.Parallel()
+	f := &profile.Function{ID: 1, Name: "main.wait", Filename: "main.go"}
+	l := &profile.Location{ID: 1, Address: 0x1111111111, Line: []profile.Line{{Function: f, Line: 7}}}
+	p := &profile.Profile{
+		SampleType: []*profile.ValueType{{Type: "goroutine", Unit: "count"}}, PeriodType: &profile.ValueType{Type: "goroutine", Unit: "count"}, Period: 1,
+		Function: []*profile.Function{f}, Location: []*profile.Location{l},
+	}
+	for range 2000 {
+		p.Sample = append(p.Sample, &profile.Sample{Location: []*profile.Location{l, l, l}, Value: []int64{1}})
+	}
+	var packed, plain bytes.Buffer
+	require.NoError(t, p.Write(&packed))
+	require.NoError(t, p.WriteUncompressed(&plain))
+	require.Negative(t, bytes.IndexByte(plain.Bytes()[:4<<10], 0))
+	periodFirst := append([]byte("Z\x04\b\x01\x10\x02`\x01"), plain.Bytes()...) // as runtime/pprof does
+	for _, b := range [][]byte{packed.Bytes(), plain.Bytes(), periodFirst} {
+		s, err := Parse(bytes.NewReader(b))
+		require.NoError(t, err)
+		assert.Equal(t, Profile, s.Format)
+		assert.Equal(t, 2000, s.Goroutines)
+	}
+}

@@ -35,7 +35,7 @@ func TestProcessVerifyNone(t *testing.T) {
 
 	stop := make(chan struct{})
 	go func() { <-stop }() // left behind
-	VerifyNone(&r, Patience(20*time.Millisecond))
+	VerifyNone(&r, Patience(200*time.Millisecond))
 	require.Len(t, r.failures, 1)
 	source, err := os.ReadFile("verify_test.go")
 	require.NoError(t, err)
@@ -81,7 +81,7 @@ func TestProcessVerifyFlat(t *testing.T) {
 	require.Empty(t, r.failures, "a pool that fills once is no growth")
 	VerifyFlat(&r, 10, func() {
 		go func() { full <- struct{}{} }() // grows
-	}, Patience(20*time.Millisecond))
+	}, Patience(200*time.Millisecond))
 	require.Len(t, r.failures, 1)
 	assert.Contains(t, r.failures[0], "leak: 10 goroutines more after 10 calls in [chan send]")
 	assert.Contains(t, r.failures[0], "created by ")

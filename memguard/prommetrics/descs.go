@@ -72,6 +72,10 @@ var (
 		"1 while collecting harder helps no longer, because what must stay is too near the limit.")
 	breaker = desc("breaker_state",
 		"State of the service's circuit breaker: 1 for the one it is in. Absent without a breaker.", "state")
+	memoryBreaker = desc("memory_breaker_state",
+		"State of the breaker that the guard moves by the level of memory: 1 for the one it is in. Absent without one.", "state")
+	standing = desc("order_standing",
+		"1 while an order of somebody's holds a setting (GC percent, memory limit, memory breaker, shed level), 0 while the guard decides.", "action")
 	clamps = desc("breaker_clamps_total",
 		"Times that the GC percent of the breaker's state was not given, because it did not fit under the limit or the GC CPU budget.")
 	grade = desc("release_grade",
@@ -102,6 +106,8 @@ var (
 		"1 while usage is at the limit and nothing but probes is admitted.")
 	shedBrakes = desc("shed_brakes_total",
 		"Times that usage came to the limit and admission stopped.")
+	shedRefusePercent = desc("shed_refuse_percent",
+		"Percent of the work, but for that of high priority, that is refused by order, whatever the memory.")
 	shedWaiting = desc("shed_waiting",
 		"Units of work that wait for room.")
 	shedConnections = desc("shed_connections",
@@ -117,5 +123,5 @@ var (
 	shedAdmitted = desc("shed_admitted_total",
 		"Units of work that were admitted, by route.", "route")
 	shedRefused = desc("shed_refused_total",
-		"Units of work that were refused for lack of memory, by route.", "route")
+		"Units of work that were refused, for lack of memory or by order, by route.", "route")
 )

@@ -207,6 +207,9 @@ func boolean(b bool) float64 {
 	return 0
 }
 
+// settings are those that an order may hold.
+var settings = []memguard.ActionName{memguard.SetGCPercent, memguard.SetMemoryLimit, memguard.SetBreaker, memguard.ShedLoad}
+
 // hand tells what a guard of its own process does.
 func hand(ch chan<- prometheus.Metric, s *memguard.Status) {
 	ch <- gauge(dryRun, boolean(s.DryRun))
@@ -222,6 +225,13 @@ func hand(ch chan<- prometheus.Metric, s *memguard.Status) {
 	if s.Coupled {
 		state(ch, breaker, s.Breaker, pacer.State.String, pacer.Closed, pacer.HalfOpen, pacer.Open)
 		count(clamps, float64(s.Clamps))
+	}
+	if s.MemoryBreaker != "" {
+		state(ch, memoryBreaker, s.MemoryBreaker, func(b shed.State) string { return string(b) }, shed.Closed, shed.HalfOpen, shed.Open)
+	}
+	for _, name := range settings {
+		stands := slices.ContainsFunc(s.Orders, func(o memguard.Standing) bool { return o.Action.Name == name })
+		ch <- gauge(standing, boolean(stands), string(name))
 	}
 	state(ch, grade, s.Grade, scavenge.Grade.String, scavenge.Observe, scavenge.Log, scavenge.LowerPercent, scavenge.FreeOSMemory, scavenge.Shed)
 	count(releases, float64(s.Releases.Ended))
@@ -240,6 +250,7 @@ func limiter(ch chan<- prometheus.Metric, s *shed.Snapshot) {
 	}
 	ch <- gauge(shedHeld, float64(s.Held))
 	ch <- gauge(shedBraking, boolean(s.Braking))
+	ch <- gauge(shedRefusePercent, float64(s.Refusing))
 	ch <- gauge(shedWaiting, float64(s.Waiting))
 	ch <- gauge(shedConnections, float64(s.Connections))
 	counter := func(d *prometheus.Desc, n uint64, labels ...string) {

@@ -51,8 +51,9 @@ func leaking() memguard.Status {
 		Grade:    scavenge.FreeOSMemory,
 		Releases: scavenge.Account{Asked: 3, Ended: 2, Paid: 1, Took: 150 * time.Millisecond, Gained: -mebi},
 		Changes:  17, Clamps: 4,
+		MemoryBreaker: shed.Open, Orders: []memguard.Standing{{Seq: 9, Action: memguard.Action{Name: memguard.ShedLoad, To: 30}}},
 		Shed: &shed.Snapshot{
-			Limited: true, Braking: true, Braked: 5, Room: 60 * mebi, Budget: 50 * mebi, Window: 40 * mebi, Held: 30 * mebi,
+			Limited: true, Braking: true, Braked: 5, Refusing: 30, Room: 60 * mebi, Budget: 50 * mebi, Window: 40 * mebi, Held: 30 * mebi,
 			Waiting: 2, Connections: 9, ConnectionsRefused: 8, ConnectionsClosed: 7,
 			Routes: []shed.RouteSnapshot{
 				{Route: "POST /orders", Cost: mebi, Learned: true, InFlight: 30, Admitted: 1000, Refused: 100},

@@ -27,7 +27,8 @@ type BreakerConfig struct {
 }
 
 // Breaker is a circuit breaker that opens on the level of memory instead of
-// on failures. It needs no [Limiter]; whoever knows the level calls Observe.
+// on failures. It needs no [Limiter]; whoever knows the level calls Observe:
+// a guard does for its Config.MemoryBreaker.
 // Its methods may be called from several goroutines.
 //
 // While nobody has called Observe for 5 s, the level is unknown: an open breaker
@@ -42,7 +43,8 @@ type Breaker struct {
 	cfg BreakerConfig
 
 	mu     sync.Mutex
-	state  State
+	state  State // by the level
+	forced State // instead; empty if it is not
 	level  float64
 	told   time.Time // when Observe was called last
 	since  time.Time // of the state
@@ -87,7 +89,7 @@ func (b *Breaker) Allow() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.step(now)
-	switch b.state {
+	switch b.says() {
 	case Open:
 		return false
 	case HalfOpen:
@@ -106,6 +108,42 @@ func (b *Breaker) State() State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.step(now)
+	return b.says()
+}
+
+// Force holds the breaker in a state, whatever the level, until undo puts back what
+// was before: as a rule, what the level says by then. One that is not a State
+// is taken for Open. A guard with this breaker does it for an order.
+func (b *Breaker) Force(s State) (undo func()) {
+	if s != Closed && s != HalfOpen {
+		s = Open
+	}
+	before := b.force(s)
+	return sync.OnceFunc(func() { b.force(before) })
+}
+
+func (b *Breaker) force(s State) (before State) {
+	now := time.Now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before, b.forced = b.forced, s
+	b.probes, b.filled = b.cfg.Probes, now
+	return before
+}
+
+// Reset makes the breaker as it was when new: closed, and the level unknown. A guard
+// does it that ends, for nobody would tell the level any more.
+func (b *Breaker) Reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state, b.forced, b.level = Closed, "", 0
+	b.told, b.since, b.high = time.Time{}, time.Time{}, time.Time{}
+}
+
+func (b *Breaker) says() State {
+	if b.forced != "" {
+		return b.forced
+	}
 	return b.state
 }
 

@@ -90,3 +90,47 @@ func TestBreakerFlapping(t *testing.T) {
 		assert.Equal(t, 1, changes)
 	})
 }
+
+// A breaker that is forced says so, whatever the level, and goes on judging it: when
+// that is undone it says what it would have said.
+func TestBreakerForced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBreaker(BreakerConfig{Probes: 3})
+		for _, c := range []struct {
+			force, want State
+			pass        int
+		}{{Open, Open, 0}, {HalfOpen, HalfOpen, 3}, {Closed, Closed, 10}, {"ajar", Open, 0}, {"", Open, 0}} {
+			undo := b.Force(c.force)
+			assert.Equal(t, c.want, b.State())
+			passed := 0
+			for range 10 {
+				if b.Allow() {
+					passed++
+				}
+			}
+			assert.Equal(t, c.pass, passed, c.force)
+			undo()
+			assert.Equal(t, Closed, b.State())
+		}
+		undo := b.Force(Closed)
+		b.Observe(0.99)
+		assert.Equal(t, Closed, b.State())
+		assert.True(t, b.Allow())
+		undo()
+		undo()
+		assert.Equal(t, Open, b.State(), "what the level says")
+		undo = b.Force(HalfOpen)
+		undoSecond := b.Force(Closed)
+		undoSecond()
+		assert.Equal(t, HalfOpen, b.State(), "what was before")
+		undo()
+		b.Force(HalfOpen)
+		b.Reset()
+		assert.Equal(t, Closed, b.State())
+		time.Sleep(time.Hour)
+		assert.Equal(t, Closed, b.State(), "nobody tells it anything")
+		b.Observe(0.99)
+		assert.Equal(t, Open, b.State(), "as when new")
+	})
+}

@@ -84,10 +84,13 @@ type route struct {
 	ended    [2]int // what left, in this epoch and the last
 
 	admitted, refused uint64
+
+	due int // percent of a unit that is to be refused by order: see ordered
 }
 
 type core struct {
-	urgent time.Duration // when work of priority High may pass the brake again
+	refusing int           // percent of the work that is to be refused by order
+	urgent   time.Duration // when work of priority High may pass the brake again
 
 	memory  Memory
 	updated time.Duration // when it came
@@ -178,6 +181,20 @@ func (c *core) admit(now time.Duration, r *route, p Priority) Reason {
 	c.pending[0] += r.cost
 	c.peak = max(c.peak, c.held)
 	return ""
+}
+
+// ordered refuses the part of a route's work that is to be refused by order. It
+// counts and draws no lots, so that of a hundred units of any route it is that many,
+// spread evenly, and each route has its own count: none pays for another.
+func (c *core) ordered(r *route, p Priority) Reason {
+	if c.refusing == 0 || p == High {
+		return ""
+	}
+	if r.due += c.refusing; r.due < 100 {
+		return ""
+	}
+	r.due -= 100
+	return Ordered
 }
 
 // others reports whether memory that is not Go's fills most of the limit.

@@ -7,9 +7,10 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"strings"
 )
 
-const refusedBody = "out of memory for now: try again later\n"
+const refusedBody = "overloaded for now: try again later\n"
 
 // Handler admits requests before next sees them, and before their bodies are
 // read. What is refused is answered with 503 (Service Unavailable) and a
@@ -25,8 +26,11 @@ func (l *Limiter) Handler(next http.Handler) http.Handler {
 		if l.work != nil {
 			work = l.work(r)
 		}
-		if work.Route == "" {
-			work.Route = pattern(mux, r)
+		handler := next
+		if work.Route == "" && mux == nil {
+			work.Route = r.Pattern
+		} else if work.Route == "" {
+			work.Route, handler = match(mux, r)
 		}
 		u, gen, reason, err := l.enter(r.Context(), work)
 		if err != nil {
@@ -37,7 +41,7 @@ func (l *Limiter) Handler(next http.Handler) http.Handler {
 			return
 		}
 		defer l.leave(u, gen)
-		next.ServeHTTP(w, r)
+		handler.ServeHTTP(w, r)
 	})
 }
 
@@ -54,14 +58,18 @@ func refuse(w http.ResponseWriter) {
 // "pattern" that it gives for those is the path itself, which is anybody's choice.
 var redirects = reflect.TypeOf(http.RedirectHandler("", http.StatusMovedPermanently))
 
-// pattern finds the pattern that a request matches in mux, or has matched already.
-func pattern(mux *http.ServeMux, r *http.Request) string {
-	if mux == nil {
-		return r.Pattern
-	}
+// match finds the pattern of mux that a request matches, and who is to answer it:
+// mux itself, unless all that it would do once more is to find the same handler.
+// A pattern without wildcards leaves nothing else to do, in a request that has not
+// come through another ServeMux.
+func match(mux *http.ServeMux, r *http.Request) (pattern string, answers http.Handler) {
 	h, pattern := mux.Handler(r)
-	if reflect.TypeOf(h) == redirects {
-		return ""
+	switch {
+	case reflect.TypeOf(h) == redirects:
+		return "", mux
+	case pattern == "" || strings.Contains(pattern, "{") || r.Pattern != "" || r.RequestURI == "*":
+		return pattern, mux
 	}
-	return pattern
+	r.Pattern = pattern
+	return pattern, h
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strconv"
 	"strings"
 	"testing"
@@ -186,4 +187,57 @@ func TestListenerServes(t *testing.T) {
 	var c net.Conn = &tcpConn{}
 	assert.Implements(t, (*io.ReaderFrom)(nil), c)
 	assert.Implements(t, (*interface{ CloseWrite() error })(nil), c)
+}
+
+// A request whose handler was found already is not routed once more, where nothing
+// tells the difference. Nor is any other difference to be seen.
+func TestHandlerRoutesOnce(t *testing.T) {
+	t.Parallel()
+	echo := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, r.Method+" "+r.URL.Path+" | "+r.Pattern+" | "+r.PathValue("id"))
+	})
+	build := func(wrap func(*http.ServeMux) http.Handler) http.Handler {
+		mux := http.NewServeMux()
+		for _, pattern := range []string{"GET /static", "/any", "POST /items/{id}", "/tree/", "GET example.com/host", "GET /root/{$}", "/files/{id...}"} {
+			mux.Handle(pattern, echo)
+		}
+		inner := http.NewServeMux()
+		inner.Handle("GET /outer/1/static", echo)
+		outer := http.NewServeMux()
+		outer.Handle("/outer/{id}/", wrap(inner))
+		outer.Handle("/", wrap(mux))
+		outer.Handle("example.com/", wrap(mux))
+		return outer
+	}
+	plain := build(func(m *http.ServeMux) http.Handler { return m })
+	l := New(Config{})
+	limited := build(func(m *http.ServeMux) http.Handler { return l.Handler(m) })
+	direct := http.NewServeMux()
+	direct.Handle("GET /static", echo)
+	for _, h := range [][2]http.Handler{{plain, limited}, {direct, l.Handler(direct)}} {
+		for _, target := range []string{
+			"/static", "/any", "/items/7", "/tree", "/tree/a/b", "//static", "/static/../any", "/root/", "/files/a/b", "/nothing", "*",
+			"http://example.com/host", "http://example.com/static", "/outer/1/static", "/outer/1/none", "/st%61tic",
+		} {
+			for _, method := range []string{"GET", "POST", "HEAD", "CONNECT", "OPTIONS"} {
+				answer := func(h http.Handler) *httptest.ResponseRecorder {
+					r := httptest.NewRequest(method, "/", nil)
+					r.RequestURI = target
+					if target != "*" {
+						u, err := url.ParseRequestURI(target)
+						require.NoError(t, err)
+						r.URL = u
+						r.Host = u.Host
+					}
+					w := httptest.NewRecorder()
+					h.ServeHTTP(w, r)
+					return w
+				}
+				want, got := answer(h[0]), answer(h[1])
+				assert.Equal(t, want.Code, got.Code, "%s %s", method, target)
+				assert.Equal(t, want.Body.String(), got.Body.String(), "%s %s", method, target)
+				assert.Equal(t, want.Header(), got.Header(), "%s %s", method, target)
+			}
+		}
+	}
 }

@@ -21,10 +21,11 @@ const (
 	Share     Reason = "share"      // the route holds its share, and the others want theirs
 	SlowStart Reason = "slow-start" // more at once than was ever seen to fit
 	Brake     Reason = "brake"      // the usage is at the limit
+	Ordered   Reason = "ordered"    // somebody wants a part of the work refused: see Limiter.Refuse
 )
 
 // passes reports whether it may be over in a moment.
-func (r Reason) passes() bool { return r != Share }
+func (r Reason) passes() bool { return r != Share && r != Ordered }
 
 // retryAfter is when to try again: about a second, less if all that is to be
 // waited for is a collection, and not for all at once.
@@ -44,6 +45,9 @@ type Refusal struct {
 }
 
 func (r *Refusal) Error() string {
+	if r.Reason == Ordered {
+		return fmt.Sprintf("shed: %s: refused by order", r.Route)
+	}
 	return fmt.Sprintf("shed: %s: %v (%s)", r.Route, ErrRefused, r.Reason)
 }
 

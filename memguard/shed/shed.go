@@ -134,6 +134,29 @@ func (l *Limiter) SetLook(look func() (usage uint64, ok bool)) {
 	l.look = look
 }
 
+// Refuse has so many percent, 0 to 100, of each route's work refused from here on,
+// whatever the memory, but for that of priority High: at 100 nothing else is
+// admitted. Work that waits for room already is not asked again. Undo puts back
+// what was before. A guard with this limiter does it for an order.
+func (l *Limiter) Refuse(percent int) (undo func()) {
+	before := l.refuse(percent)
+	return sync.OnceFunc(func() { l.refuse(before) })
+}
+
+// Refusing is how many percent of the work are refused by [Limiter.Refuse].
+func (l *Limiter) Refusing() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.core.refusing
+}
+
+func (l *Limiter) refuse(percent int) (before int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before, l.core.refusing = l.core.refusing, min(max(percent, 0), 100)
+	return before
+}
+
 const (
 	lookEvery    = time.Millisecond      // near the limit
 	lookEveryFar = 20 * time.Millisecond // it takes longer to get there
@@ -194,7 +217,9 @@ func (l *Limiter) enter(ctx context.Context, w Work) (u *unit, gen uint64, reaso
 	l.mu.Lock()
 	l.lookLocked(now)
 	r := l.core.route(w.Route)
-	reason = l.core.admit(now, r, w.Priority)
+	if reason = l.core.ordered(r, w.Priority); reason == "" {
+		reason = l.core.admit(now, r, w.Priority)
+	}
 	if reason == "" {
 		u, gen = l.unit(r)
 		l.mu.Unlock()

@@ -309,3 +309,69 @@ func TestEnterConcurrently(t *testing.T) {
 	}
 	assert.Empty(t, l.queue.waiting)
 }
+
+// Of every hundred units of each route as many are refused as was ordered, evenly,
+// whether there is a limit or not, and none that is urgent.
+func TestRefuse(t *testing.T) {
+	t.Parallel()
+	for _, percent := range []int{0, 1, 10, 33, 50, 99, 100, -5, 300} {
+		l := New(Config{Wait: -1})
+		undo := l.Refuse(percent)
+		want := min(max(percent, 0), 100)
+		assert.Equal(t, want, l.Refusing())
+		refused, longest, since := map[string]int{}, map[string]int{}, map[string]int{}
+		for i := range 1000 {
+			for _, w := range []Work{{Route: "a"}, {Route: "b", Priority: Low}, {Route: "urgent", Priority: High}} {
+				if w.Route == "b" && i%10 > 0 {
+					continue // a tenth as often: it has a count of its own
+				}
+				leave, err := l.Enter(t.Context(), w)
+				since[w.Route]++
+				if err == nil {
+					leave()
+					continue
+				}
+				var refusal *Refusal
+				require.ErrorAs(t, err, &refusal)
+				assert.Equal(t, Ordered, refusal.Reason)
+				assert.EqualError(t, refusal, "shed: "+w.Route+": refused by order")
+				refused[w.Route]++
+				longest[w.Route], since[w.Route] = max(longest[w.Route], since[w.Route]), 0
+			}
+		}
+		assert.Equal(t, 10*want, refused["a"], percent)
+		assert.Equal(t, want, refused["b"], percent)
+		assert.Zero(t, refused["urgent"])
+		if want > 0 {
+			assert.Equal(t, (100+want-1)/want, longest["a"], "evenly")
+		}
+		s := l.Snapshot()
+		assert.Equal(t, want, s.Refusing)
+		assert.EqualValues(t, 10*want, s.Routes[0].Refused)
+		undo()
+		undo()
+		assert.Zero(t, l.Refusing())
+		leave, err := l.Enter(t.Context(), Work{Route: "a"})
+		require.NoError(t, err)
+		leave()
+	}
+	l := New(Config{})
+	l.Refuse(20)
+	l.Refuse(60)()
+	assert.Equal(t, 20, l.Refusing(), "what was before")
+}
+
+// The level costs the admission no allocation, nor does a refusal by it.
+func TestRefuseAllocatesNothing(t *testing.T) {
+	l := New(Config{Wait: -1})
+	enter := func() {
+		if u, gen, _, _ := l.enter(t.Context(), Work{Route: "a"}); u != nil {
+			l.leave(u, gen)
+		}
+	}
+	enter()
+	for _, percent := range []int{0, 30, 100} {
+		l.Refuse(percent)
+		assert.Zero(t, testing.AllocsPerRun(1000, enter), percent)
+	}
+}

@@ -9,6 +9,8 @@ type Snapshot struct {
 	Braking bool   // the usage is at the limit: nothing is admitted but probes
 	Braked  uint64 // times that it began to
 
+	Refusing int // percent of the work that is refused by order, whatever the memory: see Refuse
+
 	Base   uint64 // what must stay with nothing in flight
 	Room   uint64 // what the limit leaves for work, connections and garbage
 	Budget uint64 // the part of it that work and connections may hold
@@ -41,7 +43,7 @@ func (l *Limiter) Snapshot() Snapshot {
 	defer l.mu.Unlock()
 	c := &l.core
 	s := Snapshot{
-		Limited: c.bounded(now), Blind: c.known && !c.bounded(now), Braking: c.braking, Braked: c.braked,
+		Limited: c.bounded(now), Blind: c.known && !c.bounded(now), Braking: c.braking, Braked: c.braked, Refusing: c.refusing,
 		Base: uint64(c.base), Room: uint64(c.room()), Budget: uint64(c.budget()),
 		Window: uint64(c.window), Held: uint64(c.held),
 		Waiting: len(l.queue.waiting), Connections: c.connections, ConnectionCost: uint64(c.connection),
