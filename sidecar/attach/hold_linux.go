@@ -173,7 +173,7 @@ func (h *hold) run(ctx context.Context) (*Death, error) {
 	if err := ptrace(ptraceSeize, h.tid, traceExit); err != nil {
 		return nil, fmt.Errorf("%w: thread %d: %w", ErrHold, h.tid, err)
 	}
-	tick := time.NewTicker(100 * time.Millisecond) // should the signal get lost
+	tick := time.NewTicker(5 * time.Second) // should the signal get lost
 	defer tick.Stop()
 	for {
 		var status unix.WaitStatus

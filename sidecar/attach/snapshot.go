@@ -157,6 +157,7 @@ func (t *Target) snapshot(ctx context.Context, parts Parts) (s *Snapshot, err er
 	s = &Snapshot{Time: start, PID: t.pid, GoVersion: t.exe.Version, Unknown: []memguard.Blind{}}
 	s.How.Info, s.How.Way = t.Info(), "live"
 	defer func() {
+		t.buf = nil // a mebibyte, which a walk needs and who watches many targets does not
 		if s != nil {
 			s.How.Took = time.Since(start)
 			s.How.Calls, s.How.Bytes = t.mem.Cost.Calls-cost.Calls, t.mem.Cost.Bytes-cost.Bytes

@@ -31,9 +31,13 @@ func decode(layout uint32, r evidence.BoxRecord) (l Line, err error) {
 		}
 		return l, nil
 	}
-	e := rec.Event
+	l.Note = note(rec.Event)
+	return l, nil
+}
+
+// note is what a reader wants of an event.
+func note(e *memguard.Event) *Note {
 	n := &Note{Time: e.Time, Kind: Other, Name: string(e.Kind)}
-	l.Note = n
 	switch e.Kind {
 	case memguard.Raised, memguard.Cleared:
 		n.Kind, n.Severity, n.Name, n.Text = Finding, e.Finding.Severity, string(e.Finding.ID), e.Finding.Summary
@@ -47,6 +51,8 @@ func decode(layout uint32, r evidence.BoxRecord) (l Line, err error) {
 		n.Text = e.Blind.What + ": " + e.Blind.Why
 	case memguard.Saved:
 		n.Text = e.Path
+	case memguard.Died:
+		n.Text = e.Why
 	}
-	return l, nil
+	return n
 }

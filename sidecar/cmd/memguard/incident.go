@@ -27,12 +27,14 @@ func incidentCommand() *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use:   "incident DIR|FILE",
-		Short: "Say how a service died, from its black box",
-		Long: `Incident reads what a service with a guard left behind: the black box, which
-survives SIGKILL and the OOM killer, and the profiles that were captured on the
-way to the limit. It says whether the kernel killed the service for lack of
-memory, shows memory against the limit over the last minutes, what was found and
-done, and which profiles to compare.
+		Short: "Say how a service died: from its black box, or as the sidecar saw it",
+		Long: `Incident list, show and open read the reports that "memguard sidecar" has kept.
+
+With a directory, incident reads what a service with a guard left behind there:
+the black box, which survives SIGKILL and the OOM killer, and the profiles that
+were captured on the way to the limit. It says whether the kernel killed the
+service for lack of memory, shows memory against the limit over the last minutes,
+what was found and done, and which profiles to compare.
 
 In a directory it takes the newest black box whose process has ended, or if all
 run the newest; --list shows all of them. A FILE is one box, also a copy: of a
@@ -44,7 +46,7 @@ stands. Else it is suspected when the last record is near the limit.
 
 An OOM kill, also a suspected one, counts as critical for --fail-on, any other
 end that was not meant as a warning.`,
-		Example: "  memguard incident /var/lib/orders/memguard\n  memguard incident --list /var/lib/orders/memguard\n  memguard incident --cgroup /sys/fs/cgroup/system.slice/orders.service --json DIR | jq -r .verdict",
+		Example: "  memguard incident show\n  memguard incident /var/lib/orders/memguard\n  memguard incident --list /var/lib/orders/memguard\n  memguard incident --cgroup /sys/fs/cgroup/system.slice/orders.service --json DIR | jq -r .verdict",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			p.out = c.OutOrStdout()
@@ -58,12 +60,12 @@ end that was not meant as a warning.`,
 				}
 				o.OOMKills = kills
 			}
-			found, err := readIncidents(c.ErrOrStderr(), args[0], o, list)
+			found, err := readBoxes(c.ErrOrStderr(), args[0], o, list)
 			if err != nil {
 				return cannotLook(hint(err))
 			}
 			if list {
-				err = p.print(found, func(w io.Writer) error { return listIncidents(w, found) })
+				err = p.print(found, func(w io.Writer) error { return listBoxes(w, found) })
 			} else {
 				err = p.show(found[0])
 			}
@@ -82,12 +84,13 @@ end that was not meant as a warning.`,
 	c.Flags().StringVar(&group, "cgroup", "", "`directory` of the service's memory cgroup, for the kernel's count of OOM kills")
 	p.jsonFlag(c)
 	fail.flag(c)
+	c.AddCommand(incidentListCommand(), incidentShowCommand(), incidentOpenCommand())
 	return c
 }
 
-// readIncidents reads all boxes that a path means, or the one to show. What is no
+// readBoxes reads all boxes that a path means, or the one to show. What is no
 // box is said and passed over, if another is one.
-func readIncidents(stderr io.Writer, path string, o incident.Options, all bool) (found []*incident.Incident, err error) {
+func readBoxes(stderr io.Writer, path string, o incident.Options, all bool) (found []*incident.BlackBox, err error) {
 	boxes, err := incident.Find(path)
 	if err != nil {
 		return nil, err
@@ -100,7 +103,7 @@ func readIncidents(stderr io.Writer, path string, o incident.Options, all bool) 
 			continue
 		}
 		if !all && i.Cause != incident.StillRunning {
-			found = []*incident.Incident{i}
+			found = []*incident.BlackBox{i}
 			break
 		}
 		if all || len(found) == 0 {
@@ -116,7 +119,7 @@ func readIncidents(stderr io.Writer, path string, o incident.Options, all bool) 
 	return found, nil
 }
 
-func listIncidents(w io.Writer, found []*incident.Incident) error {
+func listBoxes(w io.Writer, found []*incident.BlackBox) error {
 	for _, i := range found {
 		_, err := fmt.Fprintf(w, "%s  %-17s  %s\n", i.Last.UTC().Format(time.RFC3339), i.Cause, filepath.Base(i.Box))
 		if err != nil {

@@ -40,7 +40,8 @@ wrong with it, and how long it has until the kernel's limit.
   memguard leak --pid N        which goroutines grow between two looks
   memguard gctrace app.log     what the collector's own lines say
   memguard trace app.trace     an execution trace as the collector's story
-  memguard incident DIR        how a service died, from its black box
+  memguard sidecar --exe GLOB  watch services, record, take orders, explain their death
+  memguard incident list       what has died, and how
   memguard demo                one service lives twice under a real limit: killed, and guarded
 
 Exit status: 0 fine, 1 a finding at or above --fail-on, 2 wrong usage,
@@ -74,7 +75,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(explainCommand(), ledgerCommand(), topCommand(), inspectCommand(), leakCommand(), gctraceCommand(), traceCommand(), incidentCommand(), demoCommand())
+	root.AddCommand(explainCommand(), ledgerCommand(), topCommand(), inspectCommand(), leakCommand(), gctraceCommand(), traceCommand(), incidentCommand(), sidecarCommand(), execCommand(), demoCommand())
 
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

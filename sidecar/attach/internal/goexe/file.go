@@ -38,8 +38,9 @@ type File struct {
 	Table   *Table // functions
 	Module  uint64 // address of the module data, before relocation
 
-	elf *elf.File
-	src io.ReaderAt
+	elf    *elf.File
+	src    io.ReaderAt
+	shared *located // keeps Table for others
 }
 
 // Open reads what identifies the program and its function table. r must stay
@@ -72,11 +73,8 @@ func Open(r io.ReaderAt) (*File, error) {
 		return nil, fmt.Errorf("goexe: %s %s is not supported", e.Machine, e.Class)
 	}
 	f.BuildID = f.buildID()
-	addr, b, err := f.findTable()
+	addr, err := f.openTable(r)
 	if err != nil {
-		return nil, err
-	}
-	if f.Table, err = NewTable(b); err != nil {
 		return nil, err
 	}
 	if f.Module, err = f.findModule(addr, f.Table.funcNames); err != nil {

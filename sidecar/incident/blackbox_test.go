@@ -53,7 +53,7 @@ type story struct {
 }
 
 // write writes it, and copies the box so that no process holds it.
-func (s story) write(t *testing.T) string {
+func (s story) write(t testing.TB) string {
 	dir := t.TempDir()
 	b, err := evidence.OpenBox(evidence.BoxConfig{Dir: dir, Service: "orders", Build: "v1.2.3", Layout: max(s.layout, 1)})
 	if errors.Is(err, errors.ErrUnsupported) {

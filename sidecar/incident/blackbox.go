@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package incident tells how a process ended from what it left behind: its black
-// box, the profiles that were captured on its way to the limit, and what the
-// kernel still counts.
 package incident
 
 import (
@@ -19,33 +16,6 @@ import (
 	"github.com/memguard/memguard-go/memguard"
 	"github.com/memguard/memguard-go/memguard/evidence"
 )
-
-// Cause says how a process ended.
-type Cause string
-
-// The causes, the worst first.
-const (
-	OOMKill      Cause = "oom-kill"          // the kernel counted it
-	OOMSuspected Cause = "oom-suspected"     // near its limit, and then nothing more
-	GaveUp       Cause = "gave-up"           // its guard ended it: collecting helped no longer
-	Restarted    Cause = "machine-restarted" // the machine was started anew since
-	OtherDeath   Cause = "other-death"       // not near its limit, and not as it meant to
-	NotKnown     Cause = "unknown"           // it did not close its box; whether it runs cannot be seen here
-	StillRunning Cause = "running"
-	CleanExit    Cause = "clean-exit" // as it meant to
-)
-
-// Severity ranks a cause as a finding: an OOM kill, also a suspected one, is
-// critical, any other end that was not meant is a warning, and the rest is 0.
-func (c Cause) Severity() memguard.Severity {
-	switch c {
-	case OOMKill, OOMSuspected, GaveUp:
-		return memguard.Critical
-	case Restarted, OtherDeath, NotKnown:
-		return memguard.Warning
-	}
-	return 0
-}
 
 // Moment is the memory at one instant. Sizes are bytes.
 type Moment struct {
@@ -96,8 +66,9 @@ type Options struct {
 	decode func(layout uint32, r evidence.BoxRecord) (Line, error) // nil is decode
 }
 
-// Incident is the end of one process, or of one that runs its state so far.
-type Incident struct {
+// BlackBox is what the black box of a process says of its end, or of one that runs
+// of its state so far.
+type BlackBox struct {
 	Verdict string `json:"verdict"` // one or two sentences
 	Cause   Cause  `json:"cause"`
 
@@ -150,46 +121,46 @@ func Find(path string) ([]string, error) {
 
 // Read reads one box, and finds what was captured beside it. A record that cannot
 // be understood is counted, and no error.
-func Read(box string, o Options) (*Incident, error) {
+func Read(box string, o Options) (*BlackBox, error) {
 	r, err := evidence.ReadBox(box)
 	if err != nil {
 		return nil, fmt.Errorf("incident: %w", err)
 	}
-	i := &Incident{
+	bb := &BlackBox{
 		Service: r.Service, PID: r.PID, Build: r.Build, Started: r.Start, Last: r.Start, Closed: r.End,
 		Box: box, Records: len(r.Records), Torn: r.Torn, Missing: r.Missing, After: o.OOMKills,
 	}
-	i.read(r, o)
-	i.Growth = growth(i.Moments)
-	i.judge(r, o)
+	bb.read(r, o)
+	bb.Growth = growth(bb.Moments)
+	bb.judge(r, o)
 	// The timeline's last part; what is judged is the end of it in any case.
-	from := i.Last.Add(-cmp.Or(o.Last, 2*time.Minute))
-	i.Moments = slices.DeleteFunc(i.Moments, func(m Moment) bool { return m.Time.Before(from) })
-	return i, i.gather(r)
+	from := bb.Last.Add(-cmp.Or(o.Last, 2*time.Minute))
+	bb.Moments = slices.DeleteFunc(bb.Moments, func(m Moment) bool { return m.Time.Before(from) })
+	return bb, bb.gather(r)
 }
 
 // read decodes the records.
-func (i *Incident) read(r *evidence.Recording, o Options) {
+func (bb *BlackBox) read(r *evidence.Recording, o Options) {
 	read := o.decode
 	if read == nil {
 		read = decode
 	}
 	for n, rec := range r.Records {
 		if n == len(r.Records)-1 {
-			i.Last = rec.Time
+			bb.Last = rec.Time
 		}
 		line, err := read(r.Layout, rec)
 		switch {
 		case err != nil:
-			i.Unread++
-			i.Why = err.Error()
+			bb.Unread++
+			bb.Why = err.Error()
 		case line.Moment != nil:
-			i.Moments = append(i.Moments, *line.Moment)
+			bb.Moments = append(bb.Moments, *line.Moment)
 			if _, ok := line.Moment.OOMKills.Get(); ok {
-				i.Before = line.Moment.OOMKills
+				bb.Before = line.Moment.OOMKills
 			}
 		case line.Note != nil:
-			i.Notes = append(i.Notes, *line.Note)
+			bb.Notes = append(bb.Notes, *line.Note)
 		}
 	}
 }
@@ -233,8 +204,8 @@ func growth(ms []Moment) *float64 {
 const near = 0.90
 
 // gaveUp is why the guard ended the process, empty if it did not.
-func (i *Incident) gaveUp() string {
-	for _, n := range i.Notes {
+func (bb *BlackBox) gaveUp() string {
+	for _, n := range bb.Notes {
 		if n.Kind == Action && n.Name == string(memguard.Exit)+" "+string(memguard.Applied) {
 			_, why, _ := strings.Cut(n.Text, ": ")
 			return why
@@ -244,55 +215,55 @@ func (i *Incident) gaveUp() string {
 }
 
 // judge says how it ended.
-func (i *Incident) judge(r *evidence.Recording, o Options) {
-	who := fmt.Sprintf("%s (pid %d)", i.Service, i.PID)
-	lived := i.Last.Sub(i.Started).Round(time.Second)
-	usage, limit, share, known := i.fill()
+func (bb *BlackBox) judge(r *evidence.Recording, o Options) {
+	who := fmt.Sprintf("%s (pid %d)", bb.Service, bb.PID)
+	lived := bb.Last.Sub(bb.Started).Round(time.Second)
+	usage, limit, share, known := bb.fill()
 	state := "its last record does not say how much memory it had"
 	if known {
 		state = fmt.Sprintf("its last record shows %s of %s (%.0f %%)", mib(usage), mib(limit), 100*share)
-		if i.Growth != nil && *i.Growth > 1<<20 {
-			state += fmt.Sprintf(", growing by %s a second", mib(*i.Growth))
+		if bb.Growth != nil && *bb.Growth > 1<<20 {
+			state += fmt.Sprintf(", growing by %s a second", mib(*bb.Growth))
 		}
 	}
-	before, ok := i.Before.Get()
-	after, ok2 := i.After.Get()
+	before, ok := bb.Before.Get()
+	after, ok2 := bb.After.Get()
 	switch {
-	case r.State == evidence.Closed && i.gaveUp() != "":
-		i.Last = i.Closed
-		i.Cause, i.Verdict = GaveUp, fmt.Sprintf("%s ended itself after %v, as it was told to do where collecting helps no longer: %s.", who, i.Closed.Sub(i.Started).Round(time.Second), i.gaveUp())
+	case r.State == evidence.Closed && bb.gaveUp() != "":
+		bb.Last = bb.Closed
+		bb.Cause, bb.Verdict = GaveUp, fmt.Sprintf("%s ended itself after %v, as it was told to do where collecting helps no longer: %s.", who, bb.Closed.Sub(bb.Started).Round(time.Second), bb.gaveUp())
 	case r.State == evidence.Closed:
-		i.Last = i.Closed
-		i.Cause, i.Verdict = CleanExit, fmt.Sprintf("%s ended as it meant to, after %v.", who, i.Closed.Sub(i.Started).Round(time.Second))
+		bb.Last = bb.Closed
+		bb.Cause, bb.Verdict = CleanExit, fmt.Sprintf("%s ended as it meant to, after %v.", who, bb.Closed.Sub(bb.Started).Round(time.Second))
 	case r.State == evidence.Running:
-		i.Cause, i.Verdict = StillRunning, fmt.Sprintf("%s is running; %s.", who, state)
+		bb.Cause, bb.Verdict = StillRunning, fmt.Sprintf("%s is running; %s.", who, state)
 	case ok && ok2 && after > before:
-		i.Cause = OOMKill
-		i.Verdict = fmt.Sprintf("%s was killed by the kernel for lack of memory after %v: the cgroup's oom_kill went from %d to %d; %s.", who, lived, before, after, state)
-	case known && (share >= near || i.Growth != nil && usage+*i.Growth >= limit):
-		i.Cause = OOMSuspected
-		i.Verdict = fmt.Sprintf("%s died after %v, and an OOM kill is suspected: %s, and it did not close its black box.", who, lived, state)
+		bb.Cause = OOMKill
+		bb.Verdict = fmt.Sprintf("%s was killed by the kernel for lack of memory after %v: the cgroup's oom_kill went from %d to %d; %s.", who, lived, before, after, state)
+	case known && (share >= near || bb.Growth != nil && usage+*bb.Growth >= limit):
+		bb.Cause = OOMSuspected
+		bb.Verdict = fmt.Sprintf("%s died after %v, and an OOM kill is suspected: %s, and it did not close its black box.", who, lived, state)
 		if ok && ok2 {
-			i.Verdict += fmt.Sprintf(" But the cgroup that was asked counts no kill since (oom_kill %d): it may be another one.", after)
+			bb.Verdict += fmt.Sprintf(" But the cgroup that was asked counts no kill since (oom_kill %d): it may be another one.", after)
 		}
 	case o.Boot != "" && r.Boot != "" && o.Boot != r.Boot:
-		i.Cause = Restarted
-		i.Verdict = fmt.Sprintf("%s did not close its black box, and the machine was started anew since: %s.", who, state)
+		bb.Cause = Restarted
+		bb.Verdict = fmt.Sprintf("%s did not close its black box, and the machine was started anew since: %s.", who, state)
 	case r.State == evidence.Unknown:
-		i.Cause = NotKnown
-		i.Verdict = fmt.Sprintf("%s has not closed its black box; whether it runs cannot be seen here: %s.", who, state)
+		bb.Cause = NotKnown
+		bb.Verdict = fmt.Sprintf("%s has not closed its black box; whether it runs cannot be seen here: %s.", who, state)
 	case !known:
-		i.Cause = OtherDeath
-		i.Verdict = fmt.Sprintf("%s died after %v, without closing its black box: %s. Exit 137 and a higher oom_kill would say that the kernel killed it.", who, lived, state)
+		bb.Cause = OtherDeath
+		bb.Verdict = fmt.Sprintf("%s died after %v, without closing its black box: %s. Exit 137 and a higher oom_kill would say that the kernel killed it.", who, lived, state)
 	default:
-		i.Cause = OtherDeath
-		i.Verdict = fmt.Sprintf("%s died after %v, and not for lack of memory by what is left: %s. A panic (exit 2, see its log), a SIGKILL from elsewhere or a failed probe leave this picture.", who, lived, state)
+		bb.Cause = OtherDeath
+		bb.Verdict = fmt.Sprintf("%s died after %v, and not for lack of memory by what is left: %s. A panic (exit 2, see its log), a SIGKILL from elsewhere or a failed probe leave this picture.", who, lived, state)
 	}
 }
 
 // fill is how full it was at the last moment that says so.
-func (i *Incident) fill() (usage, limit, share float64, ok bool) {
-	for _, m := range slices.Backward(i.Moments) {
+func (bb *BlackBox) fill() (usage, limit, share float64, ok bool) {
+	for _, m := range slices.Backward(bb.Moments) {
 		u, ok := m.held()
 		l, ok2 := m.Limit.Get()
 		if ok && ok2 && l > 0 {
@@ -303,8 +274,8 @@ func (i *Incident) fill() (usage, limit, share float64, ok bool) {
 }
 
 // gather finds the files that were captured while the process lived.
-func (i *Incident) gather(r *evidence.Recording) error {
-	files, err := (&evidence.Store{Dir: filepath.Dir(i.Box)}).Files()
+func (bb *BlackBox) gather(r *evidence.Recording) error {
+	files, err := (&evidence.Store{Dir: filepath.Dir(bb.Box)}).Files()
 	if errors.Is(err, fs.ErrPermission) {
 		return nil // the box could be read: that is what was asked for
 	}
@@ -312,25 +283,12 @@ func (i *Incident) gather(r *evidence.Recording) error {
 		return fmt.Errorf("incident: %w", err)
 	}
 	// The name of a series is when it began; a minute is for the writing.
-	from, to := i.Started.Add(-time.Second), i.Last.Add(time.Minute)
+	from, to := bb.Started.Add(-time.Second), bb.Last.Add(time.Minute)
 	for _, path := range files {
 		if at, ok := evidence.PutTime(path); ok && !at.Before(from) && (r.State == evidence.Running || !at.After(to)) {
-			i.Files = append(i.Files, path)
+			bb.Files = append(bb.Files, path)
 		}
 	}
-	i.Pairs = evidence.Pairs(i.Files)
+	bb.Pairs = evidence.Pairs(bb.Files)
 	return nil
-}
-
-// mib renders a byte count.
-func mib(n float64) string { return fmt.Sprintf("%.1f MiB", n/(1<<20)) }
-
-// clean makes a text that another process has chosen safe for a terminal.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || 0x7f <= r && r < 0xa0 || r == 0xfffd || 0x2028 <= r && r <= 0x202e || 0x2066 <= r && r <= 0x2069 {
-			return '?'
-		}
-		return r
-	}, s)
 }

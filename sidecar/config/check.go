@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/memguard/memguard-go/sidecar/auth"
+	"github.com/memguard/memguard-go/sidecar/target"
+)
+
+// namespaceName is a label of RFC 1123, as Kubernetes' namespaces are named.
+var namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// check says all that is wrong.
+func (c *Config) check() error {
+	var wrong []error
+	bad := func(where, format string, args ...any) {
+		wrong = append(wrong, fmt.Errorf(where+": "+format, args...))
+	}
+	if !namespaceName.MatchString(c.Namespace) {
+		bad("namespace", "%q: want lower-case letters, digits and -, at most 63", c.Namespace)
+	}
+	if c.StateDir == "" {
+		bad("state_dir", "say where state is kept: there is neither $STATE_DIRECTORY nor $XDG_STATE_HOME nor $HOME")
+	}
+	if c.Interval < 100*time.Millisecond || c.Interval > time.Minute {
+		bad("interval", "%v: want 100ms to 1m", c.Interval)
+	}
+	if c.ExitHold > 10*time.Second {
+		bad("exit_hold", "%v: want at most 10s: a restart waits for it", c.ExitHold)
+	}
+	if len(c.Targets) == 0 {
+		bad("targets", "none: name a process by pid, exe, command, cgroup, port or labels")
+	} else if _, err := target.NewFinder(c.Targets); err != nil {
+		bad("targets", "%w", err)
+	}
+	if c.Web.Listen != None {
+		if _, err := splitListen(c.Web.Listen); err != nil {
+			bad("web.listen", "%w", err)
+		}
+	} else if c.Web.Socket == "" {
+		bad("web", "neither listen nor socket: nobody could ask")
+	}
+	if _, err := auth.NewAuthorizer(c.Auth); err != nil {
+		bad("auth", "%w", err)
+	}
+	if c.Writes.PerMinute < 0 || c.Writes.Burst < 0 {
+		bad("writes", "per_minute %v, burst %d: want above zero", c.Writes.PerMinute, c.Writes.Burst)
+	}
+	if c.Writes.Enabled && len(c.Auth.Rules) == 0 {
+		bad("writes.enabled", "no auth.rules allow any write: add one, or leave writes off")
+	}
+	if c.Audit.MaxSize < 1<<16 || c.Audit.MaxAgeDays < 0 || c.Audit.MaxFiles < 1 {
+		bad("audit", "want max_size of 64KiB or more, max_age_days not below zero, max_files of 1 or more")
+	}
+	if c.Incidents.MaxCount < 1 || c.Incidents.MaxSize < 1<<20 {
+		bad("incidents", "want max_count of 1 or more, max_size of 1MiB or more")
+	}
+	for i, h := range c.Webhooks {
+		if u, err := url.Parse(h.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			bad(fmt.Sprintf("webhooks[%d].url", i), "%q: want http://host/... or https://host/...", h.URL)
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// splitListen returns the host of a TCP address to listen at.
+func splitListen(addr string) (host string, err error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", fmt.Errorf("%q: want host:port, or %s", addr, None)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return "", fmt.Errorf("%q: want a port from 0 to 65535", addr)
+	}
+	return host, nil
+}
+
+// Loopback reports whether only this host, or this pod, reaches the sidecar.
+func (c *Config) Loopback() bool {
+	if c.Web.Listen == None {
+		return true
+	}
+	host, err := splitListen(c.Web.Listen)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config reads the sidecar's configuration: one YAML file, which flags
+// and the environment may go without in the common cases.
+package config
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/memguard/memguard-go/sidecar/auth"
+	"github.com/memguard/memguard-go/sidecar/target"
+	"go.yaml.in/yaml/v3"
+)
+
+// Config is what the file says. Paths in it are relative to the file. The doc
+// tags are the descriptions in the JSON schema.
+type Config struct {
+	Namespace string        `yaml:"namespace" doc:"namespace in the paths of the API and in the audit log; $POD_NAMESPACE, else default"`
+	StateDir  string        `yaml:"state_dir" doc:"directory, of mode 0700, for incidents, the journal of overrides and the audit log; $STATE_DIRECTORY, else $XDG_STATE_HOME/memguard or ~/.local/state/memguard"`
+	Interval  time.Duration `yaml:"interval" doc:"time between two looks at a target at rest; 1s"`
+	ExitHold  time.Duration `yaml:"exit_hold" doc:"how long the end of a Go process may be held up so that its state can be read; 700ms; below zero: not at all"`
+	Targets   []target.Rule `yaml:"targets" doc:"what to watch"`
+	ExecState string        `yaml:"exec_state" doc:"state directory of memguard exec, whose services' standard error and exit status are read there; none"`
+	PodInfo   string        `yaml:"pod_info" doc:"directory of a downward-API volume with the files namespace, name, uid, container and node; else the variables POD_NAMESPACE, POD_NAME and so on"`
+	Web       Web           `yaml:"web" doc:"where to listen"`
+	Auth      auth.Config   `yaml:"auth" doc:"who is known, and who may do what"`
+	Writes    Writes        `yaml:"writes" doc:"orders to services"`
+	Audit     Audit         `yaml:"audit" doc:"the record of writes and of refused calls"`
+	Incidents Incidents     `yaml:"incidents" doc:"the store of incident reports"`
+	Webhooks  []Webhook     `yaml:"webhooks" doc:"where incidents are posted to"`
+}
+
+// Web says where the sidecar listens.
+type Web struct {
+	Listen     string `yaml:"listen" doc:"TCP address; 127.0.0.1:9779; none: no TCP"`
+	ConfigFile string `yaml:"config_file" doc:"TLS and basic authentication, in the format of Prometheus' exporter-toolkit"`
+	Socket     string `yaml:"socket" doc:"path of a unix socket, of mode 0600, in a directory of mode 0700; none: no socket"`
+}
+
+// Writes says whether services may be given orders through the API.
+type Writes struct {
+	Enabled   bool    `yaml:"enabled" doc:"whether there are any; false"`
+	PerMinute float64 `yaml:"per_minute" doc:"writes of one caller in a minute; 10"`
+	Burst     int     `yaml:"burst" doc:"writes of one caller at once; 10"`
+}
+
+// Audit says how the audit log is kept.
+type Audit struct {
+	Log        string `yaml:"log" doc:"file; audit.log in state_dir"`
+	PolicyFile string `yaml:"policy_file" doc:"audit.k8s.io/v1 Policy; none: everything at level Metadata"`
+	MaxSize    Size   `yaml:"max_size" doc:"of a file before it is rotated; 16MiB"`
+	MaxAgeDays int    `yaml:"max_age_days" doc:"of rotated files; 30"`
+	MaxFiles   int    `yaml:"max_files" doc:"rotated files that are kept; 10"`
+}
+
+// Incidents says how many incident reports are kept.
+type Incidents struct {
+	MaxCount int  `yaml:"max_count" doc:"reports that are kept; 100"`
+	MaxSize  Size `yaml:"max_size" doc:"of all of them; 256MiB"`
+}
+
+// Webhook is an address that incidents are posted to.
+type Webhook struct {
+	URL       string `yaml:"url" doc:"http or https address"`
+	TokenFile string `yaml:"token_file" doc:"bearer token to post with"`
+	CAFile    string `yaml:"ca_file" doc:"certificates that the server is checked with"`
+}
+
+// None switches off what has a default: web.listen.
+const None = "none"
+
+// DefaultListen is where the sidecar listens if nothing else is said.
+const DefaultListen = "127.0.0.1:9779"
+
+// ReadFile reads a file. The error names it, and the line where one is wrong.
+func ReadFile(path string) (*Config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	c, err := Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("config: %s: %w", path, err)
+	}
+	dir := filepath.Dir(path)
+	for _, p := range c.paths() {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	return c, nil
+}
+
+// maxBytes is how long a file may be.
+const maxBytes = 1 << 20
+
+// inType is what yaml says of our own types, which is nothing to the reader.
+var inType = regexp.MustCompile(` (in|into) (type )?[a-z]+\.[A-Za-z]+`)
+
+// Parse reads the text of a file. Nothing in it is completed or checked yet:
+// see Complete.
+func Parse(text []byte) (*Config, error) {
+	if len(text) > maxBytes {
+		return nil, fmt.Errorf("%d bytes, more than %d", len(text), maxBytes)
+	}
+	var c Config
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) { // EOF: an empty file
+		return nil, errors.New(inType.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), ""))
+	}
+	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one document: take out the line ---")
+	}
+	return &c, nil
+}
+
+// paths are the files and directories that the configuration names.
+func (c *Config) paths() []*string {
+	ps := []*string{&c.StateDir, &c.ExecState, &c.PodInfo, &c.Web.ConfigFile, &c.Web.Socket, &c.Auth.TokenFile, &c.Audit.Log, &c.Audit.PolicyFile}
+	if a := c.Auth.ServiceAccounts; a != nil {
+		ps = append(ps, &a.JWKSFile, &a.CAFile, &a.BearerTokenFile)
+	}
+	for i := range c.Webhooks {
+		ps = append(ps, &c.Webhooks[i].TokenFile, &c.Webhooks[i].CAFile)
+	}
+	return ps
+}
+
+// Complete fills in the defaults and checks everything that can be checked
+// without touching anything. All that is wrong is in the error, each with its
+// place in the file.
+func (c *Config) Complete(getenv func(string) string) error {
+	c.Namespace = cmp.Or(c.Namespace, getenv("POD_NAMESPACE"), "default")
+	c.Interval = cmp.Or(c.Interval, time.Second)
+	c.Web.Listen = cmp.Or(c.Web.Listen, DefaultListen)
+	c.StateDir = cmp.Or(c.StateDir, stateDir(getenv))
+	if c.StateDir != "" {
+		c.Audit.Log = cmp.Or(c.Audit.Log, filepath.Join(c.StateDir, "audit.log"))
+	}
+	c.Audit.MaxSize = cmp.Or(c.Audit.MaxSize, 16<<20)
+	c.Audit.MaxAgeDays = cmp.Or(c.Audit.MaxAgeDays, 30)
+	c.Audit.MaxFiles = cmp.Or(c.Audit.MaxFiles, 10)
+	c.Incidents.MaxCount = cmp.Or(c.Incidents.MaxCount, 100)
+	c.Incidents.MaxSize = cmp.Or(c.Incidents.MaxSize, 256<<20)
+	c.Writes.PerMinute = cmp.Or(c.Writes.PerMinute, 10)
+	c.Writes.Burst = cmp.Or(c.Writes.Burst, 10)
+	if c.Auth.OpenReads == "" {
+		switch { // else by package auth: everything, unless somebody is known
+		case c.Web.ConfigFile != "":
+			c.Auth.OpenReads = "none" // who sets passwords or certificates means them for all
+		case !c.Loopback():
+			c.Auth.OpenReads = "metrics" // the network is not to read profiles
+		}
+	}
+	return c.check()
+}
+
+// stateDir is where state is kept if nobody says; "" if there is no such place.
+func stateDir(getenv func(string) string) string {
+	if dir, _, _ := strings.Cut(getenv("STATE_DIRECTORY"), ":"); dir != "" { // systemd.exec(5)
+		return dir
+	}
+	if dir := getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "memguard")
+	}
+	if dir := getenv("HOME"); filepath.IsAbs(dir) && dir != "/" {
+		return filepath.Join(dir, ".local", "state", "memguard")
+	}
+	return ""
+}

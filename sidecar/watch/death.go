@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watch
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/memguard/memguard-go/memguard"
+	"github.com/memguard/memguard-go/sidecar/attach"
+	"github.com/memguard/memguard-go/sidecar/incident"
+)
+
+// mostProfile bounds a profile of a dead process.
+const mostProfile = 16 << 20
+
+// death is a life that ended and is to be told.
+type death struct {
+	evidence *incident.Evidence
+	close    func() // what the evidence refers to
+}
+
+// bury puts together what is left of the process.
+func (l *life) bury(fd *os.File) {
+	seen := time.Now()
+	after := l.levels.read(0) // at once: the cgroup's directory may go next
+	l.mu.Lock()
+	e := &incident.Evidence{Target: l.slot.name, Process: l.Process, Ended: seen.Round(0)}
+	e.Eye, e.Last = l.view()
+	if e.Last != nil {
+		e.Ledger = e.Last.Ledger
+	}
+	e.Events = slices.Clone(l.told)
+	l.mu.Unlock()
+	e.Timeline = l.slot.timeline.read(seen, time.Time{})
+	became := l.changed.Load()
+	l.w.leave(l, seen, became)
+
+	select {
+	case <-l.holdEnded():
+	case <-time.After(max(l.w.cfg.Hold, 0) + time.Second):
+	case <-l.ctx.Done():
+	}
+	l.cancel() // what still asks it gives up
+	l.mu.Lock()
+	dying := l.death
+	last := l.walked
+	why := l.sources[srcHold]
+	l.mu.Unlock()
+	began := seen
+	if dying != nil {
+		began = dying.Time
+	}
+	e.Cgroups, e.Machine = l.levels.evidence(began, dying != nil, after)
+	e.Exit = l.exit(fd, dying, became)
+	l.snapshot(e, dying, last, why)
+	if s := l.prints(); s != nil {
+		e.Stderr = s.Tail()
+	}
+	e.Boxes = l.boxes.dirs()
+	l.w.event(l.slot, Event{PID: l.PID, Kind: Ended, Text: fmt.Sprintf("process %d %s, after %s", l.PID, exitText(e.Exit), seen.Sub(l.begun).Round(time.Millisecond))})
+	d := &death{evidence: e, close: l.close}
+	select {
+	case l.w.deaths <- d:
+	default:
+		l.w.event(l.slot, Event{PID: l.PID, Kind: Lost, Text: fmt.Sprintf("the end of process %d is not reported: %d others wait to be", l.PID, mostDeaths)})
+		d.close()
+	}
+}
+
+// leave frees the slot of a life that ended.
+func (w *Watcher) leave(l *life, seen time.Time, became bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !became {
+		w.buried[keyOf(l.Identity)] = seen
+	}
+	s := l.slot
+	if s.life != l {
+		return
+	}
+	s.life, s.empty = nil, seen
+	if seen.Sub(l.begun) >= youngAge {
+		s.young = 0
+		nudge(w.rescan)
+		return
+	}
+	if s.young++; s.young == youngSpared+1 {
+		w.event(s, Event{PID: l.PID, Kind: Lost, Text: fmt.Sprintf(
+			"its processes end within seconds, %d of them in a row: the next ones are looked into only when they have lived for a while, and some may be missed", s.young)})
+	}
+	nudge(w.rescan)
+}
+
+// exit finds out how the process ended: what was seen of it as it did comes first.
+func (l *life) exit(fd *os.File, dying *attach.Death, became bool) incident.Exit {
+	switch {
+	case became:
+		return incident.Exit{Became: true}
+	case dying != nil:
+		return incident.Exit{Known: true, Code: dying.Code, Signal: dying.Signal, From: "exit-hold"}
+	}
+	for wait := time.Millisecond; ; wait *= 2 { // its parent may not have asked yet
+		if status, ok := pidfdStatus(fd); ok {
+			if status.Signaled() {
+				return incident.Exit{Known: true, Signal: int(status.Signal()), From: "pidfd"}
+			}
+			return incident.Exit{Known: true, Code: status.ExitStatus(), From: "pidfd"}
+		}
+		if s := l.prints(); s != nil {
+			if x, ok := s.exit(); ok {
+				return incident.Exit{Known: true, Code: x.Code, Signal: x.Signal, From: "exec"}
+			}
+		}
+		if wait > 256*time.Millisecond {
+			return incident.Exit{}
+		}
+		time.Sleep(wait)
+	}
+}
+
+// snapshot puts in what was read of the runtime: of the dying process, else by the
+// last walk before.
+func (l *life) snapshot(e *incident.Evidence, dying *attach.Death, last *attach.Snapshot, hold Source) {
+	var s *attach.Snapshot
+	switch {
+	case dying != nil:
+		s, e.Held = dying.Snapshot, dying.Held
+		if dying.Why != nil {
+			e.NoSnapshot = "exit hold: " + dying.Why.Error()
+		}
+		if s == nil || last != nil && s.Goroutines.Clusters == nil {
+			s = poll(last) // the last one tells more
+		}
+	default:
+		s = poll(last)
+		e.NoSnapshot = "exit hold " + hold.State
+		if hold.Why != "" {
+			e.NoSnapshot += ": " + hold.Why
+		}
+		if hold.State == OK {
+			e.NoSnapshot = "exit hold: the process ended without being stopped"
+		}
+		if s == nil {
+			s = poll(l.lastSeen())
+			e.NoSnapshot += "; it was not walked before"
+		}
+	}
+	if s == nil {
+		return
+	}
+	e.Snapshot = s
+	write := func(kind string, write func(*bytes.Buffer) error) []byte {
+		var b bytes.Buffer
+		err := write(&b)
+		switch {
+		case err == nil && b.Len() <= mostProfile:
+			return b.Bytes()
+		case err == nil:
+			err = fmt.Errorf("it has %d bytes", b.Len())
+		}
+		if e.NoSnapshot != "" {
+			e.NoSnapshot += "; "
+		}
+		e.NoSnapshot += kind + " profile: " + err.Error()
+		return nil
+	}
+	e.Heap = write("heap", func(b *bytes.Buffer) error { return s.WriteHeap(b) })
+	e.Goroutines = write("goroutine", func(b *bytes.Buffer) error { return s.WriteGoroutines(b) })
+}
+
+// poll marks a copy of a snapshot as taken before the end.
+func poll(s *attach.Snapshot) *attach.Snapshot {
+	if s == nil {
+		return nil
+	}
+	c := *s
+	c.How.Way = Poll
+	return &c
+}
+
+// lastSeen are the figures of the last look; nil if there was none, or it hangs.
+func (l *life) lastSeen() *attach.Snapshot {
+	ctx, done := context.WithTimeout(context.Background(), closeFor)
+	defer done()
+	if l.lock(ctx) != nil {
+		return nil
+	}
+	defer l.unlock()
+	return l.seen
+}
+
+// tellDeaths calls Died, for one death after the other.
+func (w *Watcher) tellDeaths() {
+	for d := range w.deaths {
+		w.died(d.evidence)
+		d.close()
+	}
+}
+
+func (w *Watcher) died(e *incident.Evidence) {
+	if w.cfg.Died == nil {
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil { // a defect of who takes it must not be the end of watching
+			w.events.add(Event{Target: e.Target, PID: e.Process.PID, Kind: Lost, Text: fmt.Sprint("the report of its end: panic: ", p)})
+			w.cfg.Logger.Error("memguard: the report of an end: panic", slog.String("target", e.Target), slog.Any("panic", p))
+		}
+	}()
+	w.cfg.Died(e)
+}
+
+// exitText is how a process ended, in words.
+func exitText(x incident.Exit) string {
+	switch {
+	case x.Became:
+		return "runs another program now"
+	case !x.Known:
+		return "ended, and it is unknown how"
+	case x.Signal != 0:
+		return fmt.Sprintf("was ended by signal %d (%v)", x.Signal, syscall.Signal(x.Signal))
+	}
+	return fmt.Sprintf("exited with status %d", x.Code)
+}
+
+// sentence is an event of a guard in words.
+func sentence(e *memguard.Event) string {
+	switch e.Kind {
+	case memguard.Raised:
+		return e.Finding.Summary
+	case memguard.Cleared:
+		return "over: " + e.Finding.Summary
+	case memguard.Lost:
+		return e.Blind.What + ": " + e.Blind.Why
+	case memguard.Saved:
+		return "saved " + e.Path
+	case memguard.Died:
+		return e.Why
+	case memguard.Ended:
+		return "the guard has ended"
+	}
+	return fmt.Sprintf("%s %s: %s", e.Kind, e.Action.Name, e.Action.Reason)
+}
