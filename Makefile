@@ -4,13 +4,13 @@
 GO          ?= go
 FUZZTIME    ?= 20s
 BENCHTIME   ?= 1s
-NESTED      := bench/peers examples/adapters
+NESTED      := bench/peers examples/adapters sidecar/conformance
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # The race detector needs a C compiler.
 RACE := $(shell CGO_ENABLED=1 $(GO) env CC | cut -d' ' -f1 | xargs -I{} sh -c 'command -v {} >/dev/null 2>&1 && echo -race')
 
-.PHONY: demo test check lint cross bench lab claims nested fuzz golden build help
+.PHONY: demo test check lint cross bench lab guest claims nested fuzz golden build help
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench: ## hot paths, and their ratios to the alternatives
 
 lab: ## services under a real memory limit, with and without a guard (10 minutes)
 	$(GO) run ./bench/cmd/oomlab run --guard plain,memguard-shed
+
+guest: ## the lab under cgroup version 2, in an emulated machine: make guest KERNEL=vmlinuz [ARGS="bursts-45"]
+	$(GO) run ./bench/cmd/guest --kernel $(KERNEL) -- ./bench/cmd/oomlab run $(ARGS) --guard plain,memguard-shed --limit 64MiB
 
 claims: ## what is said about Go's memory, as experiments
 	$(GO) run ./bench/cmd/claims
