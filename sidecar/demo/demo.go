@@ -58,9 +58,7 @@ type Outcome struct {
 	Enforced  string  `json:"enforced_by"` // who kills at the limit
 	Seconds   float64 `json:"seconds"`     // of load, in each life
 	Unguarded *Life   `json:"unguarded"`
-	Guarded   *Life   `json:"guarded"` // nil: see NoGuard
-	// NoGuard says why there was no guarded life.
-	NoGuard string `json:"no_guard,omitempty"`
+	Guarded   *Life   `json:"guarded"`
 	// Evidence is where the guarded service's evidence was kept; empty if it was not.
 	Evidence string `json:"evidence,omitempty"`
 }
@@ -103,10 +101,6 @@ func run(ctx context.Context, cfg Config, exe, evidence string, open func(uint64
 		}
 		defer p.close()
 		out.Enforced = p.enforced
-		if guard != "" && p.box == nil {
-			out.NoGuard = "the guard follows the limit of a memory cgroup, and none may be made here"
-			return nil, nil
-		}
 		cfg.Say(fmt.Sprintf("%s; the limit of %d MiB is enforced by %s", say, limit>>20, p.enforced))
 		return live(ctx, &cfg, p, exe, guard, lifetime)
 	}
@@ -117,7 +111,7 @@ func run(ctx context.Context, cfg Config, exe, evidence string, open func(uint64
 	if out.Guarded, err = live(evidence, "second life: the same with -guard"); err != nil {
 		return nil, err
 	}
-	if out.Guarded != nil && cfg.Keep != "" {
+	if cfg.Keep != "" {
 		out.Evidence = evidence
 	}
 	return out, nil

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,6 +37,9 @@ func begin(ctx context.Context, p *place, exe, guard string) (*process, error) {
 	args := []string{"-addr", "127.0.0.1:0"}
 	if guard != "" {
 		args = append(args, "-guard", guard)
+		if p.box == nil { // the guard cannot read off what nobody enforces
+			args = append(args, "-limit", strconv.FormatUint(p.limit, 10))
+		}
 	}
 	s := &process{cmd: exec.CommandContext(ctx, exe, args...), dead: make(chan struct{}), cancel: cancel}
 	for _, kv := range os.Environ() { // as a container starts it

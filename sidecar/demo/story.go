@@ -25,9 +25,7 @@ func (o *Outcome) Tell(w io.Writer) error {
 	o.table(s)
 	s.say("\nMEMORY AGAINST THE LIMIT OF %s, ✗ killed", mib(o.Limit))
 	o.chart(s, "unguarded", o.Unguarded)
-	if o.Guarded != nil {
-		o.chart(s, "guarded", o.Guarded)
-	}
+	o.chart(s, "guarded", o.Guarded)
 	o.loadLine(s)
 	o.seen(s)
 	o.kept(s)
@@ -74,10 +72,7 @@ func (o *Outcome) death() string {
 // survival says how the guarded one did.
 func (o *Outcome) survival() string {
 	g := o.Guarded
-	switch {
-	case g == nil:
-		return "There was no guarded life: " + o.NoGuard + "."
-	case len(g.Deaths) > 0:
+	if len(g.Deaths) > 0 {
 		return fmt.Sprintf("Guarded, it died %s all the same: %s.", times(len(g.Deaths)), g.Deaths[0].Exit)
 	}
 	s := fmt.Sprintf("Guarded, it lived: the surplus of each burst was refused at once (%d orders), and %d were answered", g.Refused, g.Good)
@@ -100,11 +95,7 @@ func times(n int) string {
 // table puts the lives side by side.
 func (o *Outcome) table(s *story) {
 	row := func(what string, figure func(*Life) string) {
-		second := ""
-		if o.Guarded != nil {
-			second = figure(o.Guarded)
-		}
-		s.say("%s", strings.TrimRight(fmt.Sprintf("  %-36s %18s %18s", what, figure(o.Unguarded), second), " "))
+		s.say("  %-36s %18s %18s", what, figure(o.Unguarded), figure(o.Guarded))
 	}
 	count := func(n func(*Life) uint64) func(*Life) string {
 		return func(l *Life) string { return fmt.Sprint(n(l)) }
@@ -178,7 +169,7 @@ func (o *Outcome) seen(s *story) {
 
 // kept tells what the guard did, and what it left for people.
 func (o *Outcome) kept(s *story) {
-	if o.Guarded == nil || o.Guarded.Kept == nil {
+	if o.Guarded.Kept == nil {
 		return
 	}
 	k := o.Guarded.Kept

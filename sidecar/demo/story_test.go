@@ -50,9 +50,8 @@ func TestStory(t *testing.T) {
 		}, nil},
 		"both lived":       {Outcome{Unguarded: lived, Guarded: lived}, []string{"lived through 10 s of load, this time", "64 MiB of 128 MiB"}, []string{"WHY", "killed by"}},
 		"both died":        {Outcome{Unguarded: died, Guarded: died}, []string{"Guarded, it died once all the same: signal: killed"}, []string{"it lived"}},
-		"no guard":         {Outcome{Unguarded: died, NoGuard: "there is a reason"}, []string{"no guarded life: there is a reason."}, []string{"WHAT THE GUARD"}},
 		"nothing was seen": {Outcome{Unguarded: &Life{}, Guarded: &Life{}}, []string{"unknown"}, []string{"0 MiB", "NaN"}},
-		"not by a signal":  {Outcome{Unguarded: &Life{Deaths: []Death{{Exit: "exit status 2"}}}}, []string{`not by SIGKILL: "exit status 2"`}, nil},
+		"not by a signal":  {Outcome{Unguarded: &Life{Deaths: []Death{{Exit: "exit status 2"}}}, Guarded: lived}, []string{`not by SIGKILL: "exit status 2"`}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

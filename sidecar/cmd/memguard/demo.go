@@ -57,7 +57,7 @@ output. The exit status is 1 if the guarded service died.`,
 			if err := p.print(out, out.Tell); err != nil {
 				return err
 			}
-			if out.Guarded != nil && len(out.Guarded.Deaths) > 0 {
+			if len(out.Guarded.Deaths) > 0 {
 				return &status{exitFinding, nil}
 			}
 			return nil
