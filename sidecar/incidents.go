@@ -33,7 +33,7 @@ func (s *Sidecar) openIncidents(c *config.Config) (err error) {
 // hooks are the webhooks of a configuration.
 func hooks(c *config.Config) (hs []incident.Hook, err error) {
 	for i, h := range c.Webhooks {
-		hook := incident.Hook{URL: h.URL, TokenFile: h.TokenFile, CAFile: h.CAFile}
+		hook := incident.Hook{URL: h.URL, TokenFile: h.TokenFile, CAFile: h.CAFile, Link: h.Link}
 		if err := hook.Check(); err != nil {
 			return nil, fmt.Errorf("webhooks[%d]: %w", i, err)
 		}

@@ -124,7 +124,7 @@ func open(o Options) (_ *Sidecar, err error) {
 	}
 	if s.control, err = control.New(control.Config{
 		Watcher: s.watcher, Auth: gate.auth, Authz: gate.rules, Audit: s.audit, Policy: s.policy,
-		Incidents: s.store, Namespace: c.Namespace, StateDir: c.StateDir, Logger: s.log,
+		Incidents: s.store, Namespace: c.Namespace, Writes: c.Writes.Enabled, StateDir: c.StateDir, Logger: s.log,
 		Limits: control.Limits{WritesPerMinute: c.Writes.PerMinute, WriteBurst: c.Writes.Burst},
 	}); err != nil {
 		return nil, err

@@ -282,6 +282,21 @@ func TestTheAgentEndsWithItsGuard(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+// A poll waits as long as it says, beyond the time that reading a request may take.
+func TestLongPoll(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("waits longer than " + readTimeout.String())
+	}
+	_, _, c := serving(t)
+	begin := time.Now()
+	wait := readTimeout + 2*time.Second
+	code, a := ask(t, c, "GET", "/v1/events?after=1000000&wait="+wait.String(), "")
+	assert.Equal(t, 200, code)
+	assert.Nil(t, a["ended"])
+	assert.GreaterOrEqual(t, time.Since(begin), wait)
+}
+
 // Whoever sends nonsense, too much, or nothing at all gets an answer or is cut
 // off, and the others are answered meanwhile.
 func TestHostileClients(t *testing.T) {

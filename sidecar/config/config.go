@@ -56,7 +56,7 @@ type Writes struct {
 // Audit says how the audit log is kept.
 type Audit struct {
 	Log        string `yaml:"log" doc:"file; audit.log in state_dir"`
-	PolicyFile string `yaml:"policy_file" doc:"audit.k8s.io/v1 Policy; none: everything at level Metadata"`
+	PolicyFile string `yaml:"policy_file" doc:"audit.k8s.io/v1 Policy; none: writes with their bodies and answers, and no reads"`
 	MaxSize    Size   `yaml:"max_size" doc:"of a file before it is rotated; 16MiB"`
 	MaxAgeDays int    `yaml:"max_age_days" doc:"of rotated files; 30"`
 	MaxFiles   int    `yaml:"max_files" doc:"rotated files that are kept; 10"`
@@ -73,6 +73,7 @@ type Webhook struct {
 	URL       string `yaml:"url" doc:"http or https address"`
 	TokenFile string `yaml:"token_file" doc:"bearer token to post with"`
 	CAFile    string `yaml:"ca_file" doc:"certificates that the server is checked with"`
+	Link      string `yaml:"link" doc:"address that an incident's id is put behind to make a link to it; none: no link"`
 }
 
 // None switches off what has a default: web.listen.
@@ -83,7 +84,7 @@ const DefaultListen = "127.0.0.1:9779"
 
 // ReadFile reads a file. The error names it, and the line where one is wrong.
 func ReadFile(path string) (*Config, error) {
-	b, err := os.ReadFile(path)
+	b, err := read(path)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
@@ -103,6 +104,24 @@ func ReadFile(path string) (*Config, error) {
 // maxBytes is how long a file may be.
 const maxBytes = 1 << 20
 
+// read reads a regular file: a pipe would be waited for, by every later reload and
+// by the end of the sidecar too. Of one that is too long it reads enough to tell.
+func read(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxBytes+1))
+}
+
 // inType is what yaml says of our own types, which is nothing to the reader.
 var inType = regexp.MustCompile(` (in|into) (type )?[a-z]+\.[A-Za-z]+`)
 
@@ -110,7 +129,7 @@ var inType = regexp.MustCompile(` (in|into) (type )?[a-z]+\.[A-Za-z]+`)
 // see Complete.
 func Parse(text []byte) (*Config, error) {
 	if len(text) > maxBytes {
-		return nil, fmt.Errorf("%d bytes, more than %d", len(text), maxBytes)
+		return nil, fmt.Errorf("longer than %d bytes", maxBytes)
 	}
 	var c Config
 	d := yaml.NewDecoder(bytes.NewReader(text))

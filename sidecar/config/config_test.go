@@ -121,6 +121,11 @@ func TestReadFile(t *testing.T) {
 	require.EqualError(t, err, "config: "+path+": unmarshal errors:\n  line 1: field stat_dir not found")
 	_, err = ReadFile(filepath.Join(dir, "none"))
 	require.ErrorIs(t, err, os.ErrNotExist)
+	_, err = ReadFile(dir)
+	require.EqualError(t, err, "config: "+dir+": not a regular file")
+	require.NoError(t, os.WriteFile(path, make([]byte, 2*maxBytes), 0o600))
+	_, err = ReadFile(path)
+	require.EqualError(t, err, "config: "+path+": longer than 1048576 bytes")
 }
 
 // Every field that the file may have is in the schema, by the same name.

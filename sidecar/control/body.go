@@ -116,7 +116,7 @@ func decodeObject(b []byte, at string, fields map[string]any) (map[string]bool, 
 		if at != "" {
 			return nil, badField(strings.TrimSuffix(at, "."), "want an object")
 		}
-		return nil, bad(`the body is no JSON object: send one such as {"to":50,"reason":"...","ttl":"10m"}`)
+		return nil, bad(`the body is no JSON object: send one such as {"reason":"..."}, for a setting {"to":50,"reason":"...","ttl":"10m"}`)
 	}
 	seen := map[string]bool{}
 	for d.More() {

@@ -57,3 +57,25 @@ func TestSetAuth(t *testing.T) {
 	r.SetAuth(n, z)
 	r.refused(r.ask(alice, "GET", at+"/runtimes", ""), 401, "Unauthorized", "")
 }
+
+// Rules that allow a write are not enough where writes are switched off; the
+// refusal is on record.
+func TestWritesOff(t *testing.T) {
+	t.Parallel()
+	r := beside(t)
+	r.orders = false
+	for _, token := range []string{alice, carol} {
+		for _, query := range []string{"", "?dryRun=All"} {
+			a := r.ask(token, "PUT", at+"/runtimes/app/gcpercent"+query, `{"to":50,"reason":"a test"}`)
+			r.refused(a, 403, "Forbidden", "writes.enabled")
+			es := audited(t, r.dir, a.header.Get("Audit-Id"))
+			require.Len(t, es, 1)
+			assert.Equal(t, "forbid", es[0].Annotations[audit.AnnotationDecision])
+			assert.Contains(t, es[0].Annotations[audit.AnnotationReason], "switched off")
+		}
+	}
+	r.refused(r.ask("", "PUT", at+"/runtimes/app/gcpercent", `{"to":50,"reason":"a test"}`), 401, "Unauthorized", "say who you are")
+	r.refused(r.ask(alice, "DELETE", at+"/runtimes/app/gcpercent", `{"reason":"a test"}`), 403, "Forbidden", "writes.enabled")
+	r.refused(r.ask(alice, "POST", at+"/runtimes/app/gc", `{"reason":"a test"}`), 403, "Forbidden", "writes.enabled")
+	assert.Equal(t, 200, r.ask(bob, "GET", at+"/runtimes", "").code, "to read is no order")
+}

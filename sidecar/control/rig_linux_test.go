@@ -150,7 +150,7 @@ func build(dir string, log *slog.Logger, pids ...int) (s *Server, err error) {
 			{Users: []string{"alice"}, Verbs: []string{"post"}, Paths: []string{"/-/reload"}},
 		},
 	}
-	c := Config{StateDir: dir + "/state", Logger: log, Limits: Limits{WritesPerMinute: 6e6, WriteBurst: 1e6}}
+	c := Config{Writes: true, StateDir: dir + "/state", Logger: log, Limits: Limits{WritesPerMinute: 6e6, WriteBurst: 1e6}}
 	if c.Auth, err = auth.NewAuthenticator(cfg, nil); err != nil {
 		return nil, err
 	}

@@ -167,6 +167,12 @@ func (s *Server) admit(c *call) error {
 		return s.forbidden(c, why)
 	}
 	if t.changes() {
+		if t.resource != "" && !s.orders { // not s.forbidden: nobody helps by saying who they are
+			const why = "writes are switched off here"
+			c.annotate(audit.AnnotationDecision, "forbid")
+			c.annotate(audit.AnnotationReason, why)
+			return s.denied(c, refuse(http.StatusForbidden, reasonForbidden, why+": the sidecar's operator switches them on with writes.enabled in its configuration"))
+		}
 		if err := s.origin.Check(c.r); err != nil { // a page of somebody else's, in the browser of somebody who may
 			return s.forbidden(c, "a page of another origin asks: writes are not taken from there")
 		}

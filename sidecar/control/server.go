@@ -30,6 +30,7 @@ type Config struct {
 
 	Incidents *incident.Store // nil: none are kept
 	Namespace string          // in the paths; empty is "default"
+	Writes    bool            // whether services are given orders; false: whatever the rules allow, none is taken
 	StateDir  string          // for the journal; empty: writes are refused, for after a kill nobody would know of them
 	Logger    *slog.Logger
 	Limits    Limits
@@ -51,6 +52,7 @@ type Server struct {
 	audit     *audit.Log
 	policy    *audit.PolicyFile
 	namespace string
+	orders    bool // are taken
 	log       *slog.Logger
 	origin    *http.CrossOriginProtection
 
@@ -91,7 +93,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		watcher: cfg.Watcher, store: cfg.Incidents, audit: cfg.Audit, policy: cfg.Policy,
-		namespace: cmp.Or(cfg.Namespace, "default"), log: cfg.Logger, origin: http.NewCrossOriginProtection(),
+		namespace: cmp.Or(cfg.Namespace, "default"), orders: cfg.Writes, log: cfg.Logger, origin: http.NewCrossOriginProtection(),
 		writes:   newLimiter(cmp.Or(l.WritesPerMinute, 10), cmp.Or(l.WriteBurst, 10)),
 		denials:  newLimiter(denialsPerMinute, denialsBurst),
 		patience: patience, reading: readTimeout, piece: pieceTimeout,

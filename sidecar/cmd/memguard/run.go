@@ -41,6 +41,7 @@ wrong with it, and how long it has until the kernel's limit.
   memguard gctrace app.log     what the collector's own lines say
   memguard trace app.trace     an execution trace as the collector's story
   memguard sidecar --exe GLOB  watch services, record, take orders, explain their death
+  memguard exec -- ./app       run a service so that the sidecar hears what it prints
   memguard incident list       what has died, and how
   memguard demo                one service lives twice under a real limit: killed, and guarded
 

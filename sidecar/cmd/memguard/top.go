@@ -12,6 +12,7 @@ import (
 
 	"github.com/memguard/memguard-go/memguard"
 	"github.com/memguard/memguard-go/memguard/agent"
+	"github.com/memguard/memguard-go/pacer"
 	"github.com/spf13/cobra"
 )
 
@@ -172,6 +173,8 @@ func says(e *memguard.Event) string {
 	switch a.Name {
 	case memguard.SetGCPercent:
 		s += fmt.Sprintf(" %s -> %s", percent(int(a.From)), percent(int(a.To)))
+	case memguard.SetBreaker:
+		s += fmt.Sprintf(" %v -> %v", pacer.State(a.From), pacer.State(a.To))
 	case memguard.SetMemoryLimit:
 		s += fmt.Sprintf(" %s -> %s", limit(a.From), limit(a.To))
 	}
