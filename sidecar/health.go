@@ -3,10 +3,13 @@
 package sidecar
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/memguard/memguard-go/sidecar/auth"
 )
 
 // livez says that the process answers.
@@ -46,14 +49,32 @@ func (s *Sidecar) watching() error {
 	return nil
 }
 
+// errWithheld stands for reasons, which name files and lines of the configuration.
+var errWithheld = errors.New("reason withheld: say who you are")
+
+// mayRead reports whether a request may read the reasons.
+func (s *Sidecar) mayRead(r *http.Request) bool {
+	g := s.gate.Load()
+	user, err := g.auth.Authenticate(r)
+	if err != nil {
+		return false
+	}
+	ok, _ := g.rules.Authorize(auth.Attributes{User: user, Verb: "get", Path: r.URL.Path})
+	return ok
+}
+
 // readyz says whether all is as configured, in the form of Kubernetes' components:
 // with ?verbose, or when something is not, a line for each check.
 func (s *Sidecar) readyz(w http.ResponseWriter, r *http.Request) {
 	var b strings.Builder
 	failed := 0
+	tells := s.mayRead(r)
 	for _, c := range s.checks() {
 		if c.err != nil {
 			failed++
+			if !tells {
+				c.err = errWithheld
+			}
 			fmt.Fprintf(&b, "[-]%s failed: %v\n", c.name, c.err)
 		} else {
 			fmt.Fprintf(&b, "[+]%s ok\n", c.name)

@@ -45,7 +45,9 @@ func build(t testing.TB, pkg string, flags ...string) string {
 
 var command = sync.OnceValue(func() string {
 	path := filepath.Join(os.TempDir(), fmt.Sprintf("memguard-test-%d", os.Getpid()))
-	out, err := exec.Command("go", "build", "-o", path, "./cmd/memguard").CombinedOutput()
+	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./cmd/memguard") // as it is released
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := c.CombinedOutput()
 	if err != nil {
 		panic(string(out))
 	}

@@ -118,6 +118,9 @@ func (s *Sidecar) apply() error {
 func (s *Sidecar) needsRestart(c *config.Config) error {
 	was := *s.config.Load()
 	now := *c
+	if c.Web.Socket != "" && (len(was.Auth.Peers) > 0) != (len(now.Auth.Peers) > 0) {
+		return errors.New("auth.peers: with the first one web.socket is open to others, without any it is not; restart to have it")
+	}
 	for _, x := range []*config.Config{&was, &now} { // these may change
 		x.Targets, x.Auth, x.Webhooks = nil, auth.Config{}, nil
 	}

@@ -74,7 +74,13 @@ func Check(c *config.Config) error {
 		errs = append(errs, err)
 	}
 	_, err = hooks(c)
-	return errors.Join(append(errs, err)...)
+	errs = append(errs, err)
+	if _, err := os.Stat(c.StateDir); err == nil { // else it is made
+		if err := privateDir(c.StateDir); err != nil {
+			errs = append(errs, fmt.Errorf("state_dir: %w", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func openWeb(c *config.Config) (*auth.Web, error) {

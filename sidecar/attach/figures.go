@@ -162,12 +162,9 @@ func (t *Target) fillGC(s *Snapshot, sc *scalars) {
 		g.Last = memguard.Known(int64(u64(sc.stats, m.LastGC)))
 		s.Heap.Live = memguard.Known(u64(sc.gc, t.layout.GC.HeapMarked))
 	}
-	hist := []byte(nil)
-	switch size := t.layout.Sched.HistSize; {
-	case t.layout.Sched.STWTotalGC.Has():
-		hist = sc.sched[t.layout.Sched.STWTotalGC:][:size]
-	case m.PauseDist.Has(): // Go 1.21
-		hist = sc.stats[m.PauseDist:][:size]
+	hist := sc.pauses
+	if hist == nil && m.PauseDist.Has() { // Go 1.21
+		hist = sc.stats[m.PauseDist:][:t.layout.Sched.HistSize]
 	}
 	g.Pauses = pauses(hist, int(t.layout.Sched.HistBuckets))
 	if hist == nil {

@@ -163,6 +163,10 @@ func ptrace(request, tid, data int) error {
 	return nil
 }
 
+// lostAfter is how often it is looked whether the thread has stopped, should the
+// signal that tells it get lost.
+const lostAfter = 5 * time.Second
+
 // run traces the thread, on one thread of ours.
 func (h *hold) run(ctx context.Context) (*Death, error) {
 	defer h.target.mem.Close()
@@ -173,8 +177,6 @@ func (h *hold) run(ctx context.Context) (*Death, error) {
 	if err := ptrace(ptraceSeize, h.tid, traceExit); err != nil {
 		return nil, fmt.Errorf("%w: thread %d: %w", ErrHold, h.tid, err)
 	}
-	tick := time.NewTicker(5 * time.Second) // should the signal get lost
-	defer tick.Stop()
 	for {
 		var status unix.WaitStatus
 		n, err := unix.Wait4(h.tid, &status, unix.WNOHANG|unix.WALL, nil)
@@ -186,7 +188,7 @@ func (h *hold) run(ctx context.Context) (*Death, error) {
 		case n == 0:
 			select {
 			case <-wake:
-			case <-tick.C:
+			case <-time.After(lostAfter - time.Duration(time.Now().UnixNano())%lostAfter): // all holds at once
 			case <-ctx.Done():
 				h.release()
 				return nil, ctx.Err()

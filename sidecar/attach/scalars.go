@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/bits"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/memguard/memguard-go/memguard"
@@ -30,17 +31,40 @@ const tries = 4
 // addresses. How the runtime computes its figures from them is in
 // readmemstats_m (runtime/mstats.go) and runtime/metrics.go.
 type scalars struct {
-	stats, gc, sched, heap []byte
-	allp, allgs, arenas    slice
-	phase                  uint32
-	rate                   uint64 // runtime.MemProfileRate
-	profCycle              uint32
-	allfin, fing, mbuckets uint64
-	finQueued, finExecuted uint64
-	cleanups               []byte
-	has                    map[string]bool // the globals that were found
-	ps                     []proc
-	cached                 delta // what Ps have allocated from their cached spans
+	stats, gc, pauses, heap []byte
+	after                   []byte // the allocator's counters, which stats begins with, read last
+	allp, allgs, arenas     slice
+	phase                   uint32
+	rate                    uint64 // runtime.MemProfileRate
+	profCycle               uint32
+	allfin, fing, mbuckets  uint64
+	finQueued, finExecuted  uint64
+	cleanups                []byte
+	has                     map[string]bool // the globals that were found
+	ps                      []proc
+	gs                      [2]int64 // goroutines there are, less those on the common list for reuse: before and after the Ps were read
+	gfree                   int64    // on the Ps' lists for reuse
+	cached                  delta    // what Ps have allocated from their cached spans
+
+	fixed, work plan
+}
+
+// spare are scalars for the next snapshot, of whichever target: one of them is
+// tens of kilobytes, and many targets are looked at every second.
+var spare = sync.Pool{New: func() any { return &scalars{has: map[string]bool{}} }}
+
+func newScalars() *scalars {
+	sc := spare.Get().(*scalars)
+	clear(sc.has)
+	*sc = scalars{has: sc.has, ps: sc.ps[:0], fixed: sc.fixed, work: sc.work}
+	return sc
+}
+
+// done gives the scalars back: nothing may point into them any more.
+func (sc *scalars) done() {
+	sc.fixed.reset()
+	sc.work.reset()
+	spare.Put(sc)
 }
 
 // slice is a slice's header in the target.
@@ -66,6 +90,13 @@ type plan struct {
 	ranges []procmem.Range
 	then   []func(b []byte)
 	size   int
+	buf    []byte // what was read
+}
+
+// reset empties the plan, for another one in the same memory.
+func (p *plan) reset() {
+	clear(p.then)
+	p.ranges, p.then, p.size = p.ranges[:0], p.then[:0], 0
 }
 
 func (p *plan) add(addr uint64, n int, then func(b []byte)) {
@@ -74,9 +105,11 @@ func (p *plan) add(addr uint64, n int, then func(b []byte)) {
 	p.size += n
 }
 
-// read reads a plan's pieces into memory of its own and hands each out.
+// read reads a plan's pieces, in their order, and hands each out. They are valid
+// until the plan is read again.
 func (t *Target) read(p *plan) error {
-	b := make([]byte, p.size)
+	p.buf = slices.Grow(p.buf[:0], p.size)[:p.size]
+	b := p.buf
 	if err := t.mem.ReadAll(p.ranges, b); err != nil {
 		return err
 	}
@@ -107,16 +140,18 @@ func (t *Target) why(err error) error {
 }
 
 // first reads everything at fixed addresses.
-func (t *Target) first() (*scalars, error) {
+func (t *Target) first(sc *scalars) error {
 	l := t.layout
-	sc := &scalars{has: map[string]bool{}}
-	var p plan
+	p := &sc.fixed
+	p.reset()
 	var anchor [2]uint64
 	p.add(t.exe.Module+t.bias, 16, func(b []byte) { anchor = [2]uint64{le.Uint64(b), le.Uint64(b[8:])} })
 	// The counters first: what follows is younger.
 	p.add(t.globals["runtime.memstats"], int(l.MStats.Size), func(b []byte) { sc.stats = b })
 	p.add(t.globals["runtime.gcController"], int(l.GC.Size), func(b []byte) { sc.gc = b })
-	p.add(t.globals["runtime.sched"], int(l.Sched.Size), func(b []byte) { sc.sched = b })
+	if off := l.Sched.STWTotalGC; off.Has() {
+		p.add(t.globals["runtime.sched"]+uint64(off), int(l.Sched.HistSize), func(b []byte) { sc.pauses = b })
+	}
 	header := func(dst *slice) func([]byte) {
 		return func(b []byte) { *dst = slice{le.Uint64(b), le.Uint64(b[8:])} }
 	}
@@ -149,16 +184,17 @@ func (t *Target) first() (*scalars, error) {
 	for i, off := range []layout.Off{l.MHeap.SpanInuse, l.MHeap.CacheInuse, l.MHeap.AllSpans + 8} {
 		p.add(heap+uint64(off), 8, func(b []byte) { copy(sc.heap[8*i:], b) })
 	}
-	if err := t.read(&p); err != nil {
-		return nil, err
+	p.add(t.globals["runtime.memstats"], int(max(l.MStats.HeapStats+3*l.Delta.Size, l.MStats.Gen+4)), func(b []byte) { sc.after = b })
+	if err := t.read(p); err != nil {
+		return err
 	}
 	if anchor != t.anchor {
-		return nil, ErrGone // another program
+		return ErrGone // another program
 	}
 	if sc.allp.len == 0 || sc.allp.len > maxPs {
-		return nil, fmt.Errorf("%d Ps", sc.allp.len)
+		return fmt.Errorf("%d Ps", sc.allp.len)
 	}
-	return sc, nil
+	return nil
 }
 
 func (sc *scalars) spanInuse() uint64  { return le.Uint64(sc.heap) }
@@ -167,16 +203,23 @@ func (sc *scalars) cacheInuse() uint64 { return le.Uint64(sc.heap[8:]) }
 // readPs reads the Ps.
 func (t *Target) readPs(sc *scalars) error {
 	n := int(sc.allp.len)
-	addrs := make([]byte, 8*n)
-	if err := t.mem.Read(sc.allp.ptr, addrs); err != nil {
+	p := &sc.work
+	p.reset()
+	sc.ps = slices.Grow(sc.ps[:0], n)[:n]
+	p.add(sc.allp.ptr, 8*n, func(b []byte) {
+		for i := range sc.ps {
+			sc.ps[i] = proc{addr: le.Uint64(b[8*i:])}
+		}
+	})
+	if err := t.read(p); err != nil {
 		return err
 	}
+	p.reset()
+	sc.gs, sc.gfree = [2]int64{}, 0
+	t.planGs(p, &sc.gs[0])
 	f := &t.layout.P
-	sc.ps = make([]proc, n)
-	var p plan
 	for i := range sc.ps {
 		q := &sc.ps[i]
-		q.addr = le.Uint64(addrs[8*i:])
 		p.add(q.addr+uint64(f.ID), 4, func(b []byte) { q.id = le.Uint32(b) })
 		p.add(q.addr+uint64(f.MCache), 8, func(b []byte) { q.mcache = le.Uint64(b) })
 		p.add(q.addr+uint64(f.PCache), 8, func(b []byte) { q.pages = pageSize * uint64(bits.OnesCount64(le.Uint64(b))) })
@@ -184,8 +227,22 @@ func (t *Target) readPs(sc *scalars) error {
 		if f.Cleanups.Has() {
 			p.add(q.addr+uint64(f.Cleanups), 8, func(b []byte) { q.cleanups = le.Uint64(b) })
 		}
+		p.add(q.addr+uint64(f.GFree), 4, func(b []byte) { sc.gfree += int64(int32(le.Uint32(b))) })
 	}
-	return t.read(&p)
+	t.planGs(p, &sc.gs[1])
+	return t.read(p)
+}
+
+// planGs plans to read how many goroutines there are, less the runtime's own and
+// those on the common list for reuse.
+func (t *Target) planGs(p *plan, n *int64) {
+	f := &t.layout.Sched
+	p.add(t.globals["runtime.allgs"]+8, 8, func(b []byte) { *n += int64(le.Uint64(b)) })
+	for _, off := range []layout.Off{f.NGSys, f.GFree, f.GFreeNo} {
+		if off.Has() {
+			p.add(t.globals["runtime.sched"]+uint64(off), 4, func(b []byte) { *n -= int64(int32(le.Uint32(b))) })
+		}
+	}
 }
 
 // readCaches reads what every P has allocated from the spans that it has to
@@ -287,37 +344,37 @@ func (t *Target) counters(stats []byte) delta {
 	return c
 }
 
-// settle reads the scalars until the target's counters stand still around the
-// reading of the Ps' caches, a few times at most. Of a target that never stands
-// still it keeps the reading with the least between: skew says how far off the
-// figures may be then.
-func (t *Target) settle(s *Snapshot) (best *scalars, skew uint64, err error) {
+// settle reads the scalars until the target's counters stand still meanwhile, a
+// few times at most: around the reading of the Ps' caches, if those are asked for.
+// Of a target that never stands still it keeps the reading with the least between:
+// skew says how far off the figures may be then.
+func (t *Target) settle(s *Snapshot, withCaches bool) (best *scalars, skew uint64, err error) {
 	skew = math.MaxUint64
 	for try := range tries {
-		sc, err := t.first()
-		if err != nil {
-			return nil, 0, err
-		}
-		if err := t.readPs(sc); err != nil {
-			return nil, 0, err
-		}
-		before := t.counters(sc.stats)
-		caches, free, err := t.readCaches(sc)
-		if err != nil {
-			if best != nil || try+1 < tries {
-				continue // a P was taken away
+		sc := newScalars()
+		caches, free, err := t.scalarsOnce(sc, withCaches)
+		var moved uint64
+		switch {
+		case err == nil:
+			moved = t.moved(sc)
+		case errors.Is(err, errCaches) && (best != nil || try+1 < tries):
+			sc.done()
+			continue
+		default:
+			sc.done()
+			if best != nil {
+				best.done()
 			}
 			return nil, 0, err
 		}
-		after := make([]byte, len(sc.stats))
-		if err := t.mem.Read(t.globals["runtime.memstats"], after); err != nil {
-			return nil, 0, err
-		}
-		now := t.counters(after)
-		moved := t.moved(sc, before, now, after)
 		if best == nil || moved < skew {
-			best, skew = sc, moved
-			s.Caches, s.Heap.Cached = caches, memguard.Known(free)
+			best, sc, skew = sc, best, moved
+			if withCaches {
+				s.Caches, s.Heap.Cached = caches, memguard.Known(free)
+			}
+		}
+		if sc != nil {
+			sc.done()
 		}
 		if moved == 0 {
 			break
@@ -330,11 +387,32 @@ func (t *Target) settle(s *Snapshot) (best *scalars, skew uint64, err error) {
 	return best, skew, nil
 }
 
+// errCaches is that the Ps' caches could not be read: one of the Ps was taken away.
+var errCaches = errors.New("the caches of the Ps")
+
+// scalarsOnce reads the scalars, and the Ps' caches where they are asked for.
+func (t *Target) scalarsOnce(sc *scalars, withCaches bool) (caches []Cache, free uint64, err error) {
+	if err := t.first(sc); err != nil {
+		return nil, 0, err
+	}
+	if err := t.readPs(sc); err != nil {
+		return nil, 0, err
+	}
+	if !withCaches {
+		return nil, 0, nil
+	}
+	if caches, free, err = t.readCaches(sc); err != nil {
+		return nil, 0, fmt.Errorf("%w: %w", errCaches, err)
+	}
+	return caches, free, t.mem.Read(t.globals["runtime.memstats"], sc.after)
+}
+
 // moved is how many bytes the counters moved between two readings. Where the
 // first reading contradicts itself it is the most that there is.
-func (t *Target) moved(sc *scalars, before, now delta, after []byte) uint64 {
+func (t *Target) moved(sc *scalars) uint64 {
+	before, now := t.counters(sc.stats), t.counters(sc.after)
 	gen := t.layout.MStats.Gen
-	if now.alloc < before.alloc || now.free < before.free || u32(sc.stats, gen) != u32(after, gen) {
+	if now.alloc < before.alloc || now.free < before.free || u32(sc.stats, gen) != u32(sc.after, gen) {
 		return math.MaxUint64 // the generations were merged meanwhile
 	}
 	// The collector keeps the same totals by itself; it changes them a moment later.
@@ -345,9 +423,9 @@ func (t *Target) moved(sc *scalars, before, now delta, after []byte) uint64 {
 
 func distance(a, b uint64) uint64 { return max(a, b) - min(a, b) }
 
-// scalars fills in the snapshot's figures.
-func (t *Target) scalars(s *Snapshot) (*scalars, error) {
-	sc, skew, err := t.settle(s)
+// scalars fills in the snapshot's figures. The scalars are to be given back.
+func (t *Target) scalars(s *Snapshot, withCaches bool) (*scalars, error) {
+	sc, skew, err := t.settle(s, withCaches)
 	if err != nil {
 		return nil, err
 	}
@@ -362,6 +440,7 @@ func (t *Target) scalars(s *Snapshot) (*scalars, error) {
 	s.Timers = memguard.Known(timers)
 	switch n, ok, err := t.count(sc); {
 	case err != nil:
+		sc.done()
 		return nil, err
 	case !ok:
 		s.cannot("goroutines.total", "they were created or ended while they were counted")
@@ -376,29 +455,13 @@ func (t *Target) scalars(s *Snapshot) (*scalars, error) {
 // runtime's own. Free ones move between the Ps' lists and the common one in
 // batches, so that is read before and after the Ps'.
 func (t *Target) count(sc *scalars) (uint64, bool, error) {
-	f := &t.layout.Sched
-	sched := t.globals["runtime.sched"]
-	for range tries {
-		var common [2]int64
-		var n int64
-		var p plan
-		for i := range common {
-			p.add(t.globals["runtime.allgs"]+8, 8, func(b []byte) { common[i] += int64(le.Uint64(b)) })
-			for _, off := range []layout.Off{f.NGSys, f.GFree, f.GFreeNo} {
-				if off.Has() {
-					p.add(sched+uint64(off), 4, func(b []byte) { common[i] -= int64(int32(le.Uint32(b))) })
-				}
-			}
-			if i == 0 {
-				for _, q := range sc.ps {
-					p.add(q.addr+uint64(t.layout.P.GFree), 4, func(b []byte) { n -= int64(int32(le.Uint32(b))) })
-				}
+	for try := range tries {
+		if try > 0 {
+			if err := t.readPs(sc); err != nil {
+				return 0, false, err
 			}
 		}
-		if err := t.read(&p); err != nil {
-			return 0, false, err
-		}
-		if n += common[0]; common[0] == common[1] && n >= 1 && n <= maxGs { // at least one runs
+		if n := sc.gs[0] - sc.gfree; sc.gs[0] == sc.gs[1] && n >= 1 && n <= maxGs { // at least one runs
 			return uint64(n), true, nil
 		}
 	}

@@ -27,8 +27,10 @@ func (t *Target) selfCheck(within time.Duration) error {
 	}
 	held := make([]bool, len(checks))
 	wait := 50 * time.Microsecond
+	sc := newScalars()
+	defer sc.done()
 	for deadline := time.Now().Add(within); ; {
-		sc, err := t.first()
+		err := t.first(sc)
 		if err == nil {
 			err = t.readPs(sc)
 		}

@@ -22,13 +22,18 @@ type Parts uint
 // The parts. Each costs time in proportion to what it counts, in the reader
 // alone.
 const (
-	Spans       Parts = 1 << iota // size classes and caches: one look at every span
+	Spans       Parts = 1 << iota // size classes, and what Ps have to themselves: one look at every span
 	Goroutines                    // clusters: one look at every goroutine, and a few stacks of each cluster
 	Stacks                        // with Goroutines: the stack of every goroutine, not of a few of each cluster
 	HeapProfile                   // the runtime's sampled allocations
 )
 
 // Snapshot is the state of a target at about one moment. Byte counts are bytes.
+//
+// The runtime counts what a P allocates from its cached spans only when the P gives
+// them back. With [Spans] that is read too, and allocations are those of
+// runtime.MemStats; without, those of runtime/metrics: fewer by what the caches
+// hide, at most a span of each class for each P.
 type Snapshot struct {
 	Time        time.Time        `json:"time"`
 	PID         int              `json:"pid"`
@@ -36,7 +41,7 @@ type Snapshot struct {
 	How         How              `json:"how"`
 	Heap        Heap             `json:"heap"`
 	GC          GC               `json:"gc"`
-	Caches      []Cache          `json:"caches"`       // of each P
+	Caches      []Cache          `json:"caches"`       // of each P; nil without [Spans]
 	SizeClasses []SizeClass      `json:"size_classes"` // nil without [Spans]
 	Goroutines  GoroutineState   `json:"goroutines"`
 	Finalizers  Queue            `json:"finalizers"`
@@ -67,7 +72,7 @@ type How struct {
 // OSStacks + Metadata.
 type Heap struct {
 	Total    memguard.Bytes `json:"total"`
-	Objects  memguard.Bytes `json:"objects"`  // allocated and not yet swept (MemStats.HeapAlloc)
+	Objects  memguard.Bytes `json:"objects"`  // allocated and not yet swept (with Spans: MemStats.HeapAlloc)
 	Unused   memguard.Bytes `json:"unused"`   // room in spans in use
 	Free     memguard.Bytes `json:"free"`     // idle spans backed by memory
 	Released memguard.Bytes `json:"released"` // idle spans given back
@@ -81,7 +86,7 @@ type Heap struct {
 	TotalAlloc memguard.Bytes `json:"total_alloc"` // since start
 	Mallocs    memguard.Count `json:"mallocs"`     // objects, since start
 	Frees      memguard.Count `json:"frees"`
-	Cached     memguard.Bytes `json:"cached"` // free slots in the spans that Ps have to themselves, and their free pages
+	Cached     memguard.Bytes `json:"cached"` // free slots in the spans that Ps have to themselves, and their free pages; unknown without [Spans]
 }
 
 // GC is the state of the collector.
@@ -151,13 +156,11 @@ func (t *Target) Snapshot(ctx context.Context, parts Parts) (*Snapshot, error) {
 // snapshot returns what it has even when it could not finish.
 func (t *Target) snapshot(ctx context.Context, parts Parts) (s *Snapshot, err error) {
 	start := time.Now()
-	limited, cancel := context.WithTimeout(ctx, maxTime)
-	defer cancel()
 	cost := t.mem.Cost
 	s = &Snapshot{Time: start, PID: t.pid, GoVersion: t.exe.Version, Unknown: []memguard.Blind{}}
 	s.How.Info, s.How.Way = t.Info(), "live"
 	defer func() {
-		t.buf = nil // a mebibyte, which a walk needs and who watches many targets does not
+		t.buf = nil // up to a mebibyte, which a walk needs and who watches many targets does not
 		if s != nil {
 			s.How.Took = time.Since(start)
 			s.How.Calls, s.How.Bytes = t.mem.Cost.Calls-cost.Calls, t.mem.Cost.Bytes-cost.Bytes
@@ -165,10 +168,13 @@ func (t *Target) snapshot(ctx context.Context, parts Parts) (s *Snapshot, err er
 	}()
 	s.start, s.limit = t.exe.Extent()
 	s.start, s.limit = s.start+t.bias, s.limit+t.bias
-	sc, err := t.scalars(s)
+	sc, err := t.scalars(s, parts&Spans != 0)
 	if err != nil {
 		return nil, t.why(err)
 	}
+	defer sc.done()
+	limited, cancel := context.WithDeadline(ctx, start.Add(maxTime))
+	defer cancel()
 	for _, part := range []struct {
 		name string
 		bit  Parts

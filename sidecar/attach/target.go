@@ -35,7 +35,7 @@ type Target struct {
 	text    uint64            // start of the functions, in the process
 	gofunc  uint64            // start of the functions' data, in the process
 	anchor  [2]uint64         // the module data's first words: another program has others
-	alive   *os.File          // /proc/PID/stat
+	alive   *os.File          // /proc/PID/comm: of its files the one that costs the kernel least
 
 	buf    []byte // reused by every read of many pieces
 	frames frameCache
@@ -87,7 +87,7 @@ func (t *Target) openWith(l *layout.Layout, within time.Duration) error {
 	if t.mem, err = procmem.Open(t.pid); err != nil {
 		return err
 	}
-	if t.alive, err = os.Open(dir + "/stat"); err != nil {
+	if t.alive, err = os.Open(dir + "/comm"); err != nil {
 		return gone(err)
 	}
 	// Through the process: right in another mount namespace too, and when the file

@@ -57,9 +57,6 @@ func (t *Target) walk(ctx context.Context, s slice, size int, f func(addr uint64
 
 // walkSome reads the structures at sorted addresses.
 func (t *Target) walkSome(ptrs []uint64, size int, f func(addr uint64, b []byte)) (bad uint64, err error) {
-	if t.buf == nil {
-		t.buf = make([]byte, walkBytes)
-	}
 	var ranges []procmem.Range
 	for len(ptrs) > 0 {
 		ranges = ranges[:0]
@@ -86,10 +83,11 @@ func (t *Target) walkSome(ptrs []uint64, size int, f func(addr uint64, b []byte)
 		}
 		group := ptrs[:n]
 		ptrs = ptrs[n:]
-		err := t.mem.ReadAll(ranges, t.buf[:total])
+		t.buf = slices.Grow(t.buf[:0], total)[:total]
+		err := t.mem.ReadAll(ranges, t.buf)
 		switch {
 		case err == nil:
-			deliver(group, ranges, t.buf[:total], size, f)
+			deliver(group, ranges, t.buf, size, f)
 		case t.ended(err) != nil:
 			return bad, t.ended(err)
 		default: // one by one

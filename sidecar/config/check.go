@@ -18,6 +18,10 @@ import (
 // namespaceName is a label of RFC 1123, as Kubernetes' namespaces are named.
 var namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
+// maxSocket is how long the path of a unix socket may be, in bytes: sun_path without
+// the zero at its end (unix(7)).
+const maxSocket = 107
+
 // check says all that is wrong.
 func (c *Config) check() error {
 	var wrong []error
@@ -47,6 +51,9 @@ func (c *Config) check() error {
 		}
 	} else if c.Web.Socket == "" {
 		bad("web", "neither listen nor socket: nobody could ask")
+	}
+	if n := len(c.Web.Socket); n > maxSocket {
+		bad("web.socket", "a path of %d bytes: the kernel takes %d at most", n, maxSocket)
 	}
 	if _, err := auth.NewAuthorizer(c.Auth); err != nil {
 		bad("auth", "%w", err)

@@ -43,7 +43,7 @@ type Config struct {
 type Web struct {
 	Listen     string `yaml:"listen" doc:"TCP address; 127.0.0.1:9779; none: no TCP"`
 	ConfigFile string `yaml:"config_file" doc:"TLS and basic authentication, in the format of Prometheus' exporter-toolkit"`
-	Socket     string `yaml:"socket" doc:"path of a unix socket, of mode 0600, in a directory of mode 0700; none: no socket"`
+	Socket     string `yaml:"socket" doc:"path of a unix socket, of mode 0600 in a directory of mode 0700, or with auth.peers open to all, who are known by their uid; without: no socket"`
 }
 
 // Writes says whether services may be given orders through the API.
@@ -122,8 +122,31 @@ func read(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxBytes+1))
 }
 
-// inType is what yaml says of our own types, which is nothing to the reader.
-var inType = regexp.MustCompile(` (in|into) (type )?[a-z]+\.[A-Za-z]+`)
+// inType is the Go type at the end of what yaml says of a line.
+var inType = regexp.MustCompile(`(?m) (?:in type|into) ([^ ]+)$`)
+
+// plainly says what is wrong in words of the file: our types are nothing to who wrote
+// it, but what kind of value is wanted is.
+func plainly(err error) error {
+	return errors.New(inType.ReplaceAllStringFunc(strings.TrimPrefix(err.Error(), "yaml: "), func(s string) string {
+		kind := inType.FindStringSubmatch(s)[1]
+		switch {
+		case strings.HasPrefix(s, " in type"):
+			return ""
+		case kind == "time.Duration":
+			return ": want a time such as 10s"
+		case strings.HasPrefix(kind, "[]"):
+			return ": want a list"
+		case kind == "bool":
+			return ": want true or false"
+		case kind == "string":
+			return ": want a text"
+		case kind == "int", kind == "float64":
+			return ": want a number"
+		}
+		return ": want fields with values"
+	}))
+}
 
 // Parse reads the text of a file. Nothing in it is completed or checked yet:
 // see Complete.
@@ -135,7 +158,7 @@ func Parse(text []byte) (*Config, error) {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
 	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) { // EOF: an empty file
-		return nil, errors.New(inType.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), ""))
+		return nil, plainly(err)
 	}
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("more than one document: take out the line ---")
@@ -148,6 +171,11 @@ func (c *Config) paths() []*string {
 	ps := []*string{&c.StateDir, &c.ExecState, &c.PodInfo, &c.Web.ConfigFile, &c.Web.Socket, &c.Auth.TokenFile, &c.Audit.Log, &c.Audit.PolicyFile}
 	if a := c.Auth.ServiceAccounts; a != nil {
 		ps = append(ps, &a.JWKSFile, &a.CAFile, &a.BearerTokenFile)
+	}
+	for i := range c.Targets {
+		if !strings.HasPrefix(c.Targets[i].Stderr, "unix:") { // in package stderr's words
+			ps = append(ps, &c.Targets[i].Stderr)
+		}
 	}
 	for i := range c.Webhooks {
 		ps = append(ps, &c.Webhooks[i].TokenFile, &c.Webhooks[i].CAFile)

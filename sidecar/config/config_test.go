@@ -65,7 +65,12 @@ func TestWrong(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
 		"unknown field":    {ok + "wbe: {}\n", "line 3: field wbe not found"},
 		"unknown below":    {ok + "web:\n  listne: x\n", "line 4: field listne not found"},
-		"wrong type":       {ok + "interval: soon\n", "line 3: cannot unmarshal !!str `soon`"},
+		"wrong type":       {ok + "interval: soon\n", "line 3: cannot unmarshal !!str `soon`: want a time such as 10s"},
+		"no unit":          {ok + "interval: 5\n", "line 3: cannot unmarshal !!int `5`: want a time such as 10s"},
+		"no list":          {"targets: {name: a}\n", "line 1: cannot unmarshal !!map: want a list"},
+		"no mapping":       {ok + "web: off\n", "line 3: cannot unmarshal !!str `off`: want fields with values"},
+		"no boolean":       {ok + "writes: {enabled: 1}\n", "line 3: cannot unmarshal !!int `1`: want true or false"},
+		"long socket":      {ok + "web: {socket: /" + strings.Repeat("s", 107) + "}\n", "web.socket: a path of 108 bytes"},
 		"size":             {ok + "audit: {max_size: 3 furlongs}\n", "line 3: want a size such as 16MiB"},
 		"huge size":        {ok + "audit: {max_size: 999999999999GiB}\n", "line 3: 999999999999GiB is too much"},
 		"two documents":    {ok + "---\nnamespace: b\n", "more than one document"},
@@ -91,7 +96,7 @@ func TestWrong(t *testing.T) {
 				err = c.Complete(noEnv)
 			}
 			require.ErrorContains(t, err, test.want)
-			assert.NotContains(t, err.Error(), "config.Config")
+			assert.NotRegexp(t, `config\.|\[\]|time\.Duration`, err.Error(), "a type of ours")
 		})
 	}
 }
@@ -109,10 +114,13 @@ func TestReadFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "sidecar.yaml")
-	require.NoError(t, os.WriteFile(path, []byte("state_dir: state\nauth: {token_file: /etc/tokens}\nwebhooks: [{url: 'http://h/', ca_file: ca.pem}]\n"), 0o600))
+	require.NoError(t, os.WriteFile(path, []byte("state_dir: state\ntargets: [{name: a, stderr: a.log}, {name: b, stderr: 'unix:/run/b'}, {name: c}]\nauth: {token_file: /etc/tokens}\nwebhooks: [{url: 'http://h/', ca_file: ca.pem}]\n"), 0o600))
 	c, err := ReadFile(path)
 	require.NoError(t, err)
 	assert.Equal(t, filepath.Join(dir, "state"), c.StateDir)
+	assert.Equal(t, filepath.Join(dir, "a.log"), c.Targets[0].Stderr)
+	assert.Equal(t, "unix:/run/b", c.Targets[1].Stderr)
+	assert.Empty(t, c.Targets[2].Stderr)
 	assert.Equal(t, "/etc/tokens", c.Auth.TokenFile)
 	assert.Equal(t, filepath.Join(dir, "ca.pem"), c.Webhooks[0].CAFile)
 
@@ -150,6 +158,7 @@ func TestSchema(t *testing.T) {
 				name, _, _ := strings.Cut(typ.Field(i).Tag.Get("yaml"), ",")
 				require.NotEmpty(t, name, "%v.%s", typ, typ.Field(i).Name)
 				require.Contains(t, properties, name)
+				assert.NotEmpty(t, properties[name].(map[string]any)["description"], "%v.%s", typ, name)
 				n++
 				walk(typ.Field(i).Type, properties[name].(map[string]any))
 			}

@@ -26,6 +26,7 @@ type hand struct {
 	client *agent.Client
 	id     target.Identity
 	state  *agent.Hand
+	leave  func()
 }
 
 // missing says what a service lacks in which a setting cannot be found.
@@ -36,8 +37,10 @@ func (set *setting) missing(h *agent.Hand) string {
 	return set.lacks
 }
 
-// reach finds the hand in the target's process.
-func (s *Server) reach(ctx context.Context, c *call) (*hand, error) {
+// reach finds the hand in the target's process. The watcher looks for an agent from
+// time to time; where it has none, reach looks: what was not found a while ago, or
+// not looked for since the sidecar began, is no reason to refuse.
+func (s *Server) reach(ctx context.Context, c *call) (_ *hand, err error) {
 	st, err := s.target(c)
 	if err != nil {
 		return nil, err
@@ -51,6 +54,21 @@ func (s *Server) reach(ctx context.Context, c *call) (*hand, error) {
 	if h := stackHash(st.Clusters); h != "" {
 		c.annotate(audit.AnnotationStack, h)
 	}
+	leave := func() {}
+	if err != nil && id.PID != 0 {
+		if client, err = agent.Dial(id.PID); err == nil {
+			leave = client.Close
+		}
+		if lives, known := alive(id); known && !lives { // its pid may be another's by now
+			leave()
+			return nil, refuse(http.StatusConflict, reasonConflict, "pid %d of target %q has ended: look for the process that takes its place, and decide anew", id.PID, c.name)
+		}
+	}
+	defer func() {
+		if err != nil {
+			leave()
+		}
+	}()
 	if err != nil {
 		return nil, refuse(http.StatusNotImplemented, reasonMissing, "%s: only a service that imports memguard can be changed: call memguard.Start and agent.Serve in it, or import memguard/auto", clean(err.Error(), 512))
 	}
@@ -64,7 +82,7 @@ func (s *Server) reach(ctx context.Context, c *call) (*hand, error) {
 	case now.Hand.DryRun:
 		return nil, refuse(http.StatusNotImplemented, reasonMissing, "the guard in pid %d runs dry, and changes nothing: start it without DryRun (MEMGUARD=on)", id.PID)
 	}
-	return &hand{client, id, now.Hand}, nil
+	return &hand{client, id, now.Hand, leave}, nil
 }
 
 // stackHash stands for where the target's goroutines are: the biggest clusters.

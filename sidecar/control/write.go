@@ -136,6 +136,7 @@ func (s *Server) write(c *call, plan func(*wanted, *write) error, do effect) (an
 	if err != nil {
 		return answer{}, err
 	}
+	defer h.leave()
 	w.Process = h.id
 	if err := in.expected.check(h, settingOf(w.Setting), w); err != nil {
 		return answer{}, err

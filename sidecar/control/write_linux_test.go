@@ -344,6 +344,17 @@ func TestWhoMayNot(t *testing.T) {
 	assert.Equal(t, "8", es[0].Annotations["memguard.dev/unrecorded-denials"])
 }
 
+// A sidecar that has just begun does not say that a service has no guard because it
+// has not looked for one yet.
+func TestWriteAtOnce(t *testing.T) {
+	t.Parallel()
+	r := beside(t, service(t, "bare").Process.Pid)
+	a := r.ask(alice, "PUT", at+"/runtimes/app/gcpercent", `{"to":50,"reason":"a test"}`)
+	require.Equal(t, 200, a.code, "%s", a.body)
+	a = r.ask(alice, "DELETE", at+"/runtimes/app/gcpercent", `{"reason":"a test"}`)
+	require.Equal(t, 200, a.code, "%s", a.body)
+}
+
 // What the target lacks is said.
 func TestTargetsThatCannot(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,7 @@
 package deploy
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -105,7 +106,7 @@ func TestImage(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(root, "etc/memguard"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(root, "etc/memguard/sidecar.yaml"), []byte(podConfig(t)), 0o644))
 	c := exec.Command("/memguard", "sidecar", "--config", "/etc/memguard/sidecar.yaml", "--check")
-	c.Dir, c.Env = "/", []string{}
+	c.Dir, c.Env = "/", podEnv(t)
 	c.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: 65532, Gid: 65532}}
 	out, err := c.CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -131,6 +132,17 @@ func at(doc any, path ...string) any {
 		doc = m[key]
 	}
 	return doc
+}
+
+// podEnv is the environment of the sidecar in the example.
+func podEnv(t *testing.T) (env []string) {
+	inits, _ := at(pods(t)[1], "spec", "initContainers").([]any)
+	require.Len(t, inits, 1)
+	vars, _ := at(inits[0], "env").([]any)
+	for _, v := range vars {
+		env = append(env, fmt.Sprintf("%v=%v", at(v, "name"), at(v, "value")))
+	}
+	return env
 }
 
 func podConfig(t *testing.T) string {
@@ -165,6 +177,11 @@ func TestPod(t *testing.T) {
 
 	c, err := config.Parse([]byte(podConfig(t)))
 	require.NoError(t, err)
+	for _, v := range podEnv(t) {
+		if dir, ok := strings.CutPrefix(v, "MEMGUARD_STATE_DIR="); ok {
+			c.StateDir = dir
+		}
+	}
 	require.NoError(t, c.Complete(func(string) string { return "" }))
 	_, port, err := net.SplitHostPort(c.Web.Listen)
 	require.NoError(t, err)

@@ -52,10 +52,20 @@ func (r *Report) join(e *Evidence) (*BlackBox, []File) {
 		return nil, nil
 	}
 	r.BlackBox = &Box{
-		Verdict: tame(found.Verdict, mostText), Cause: found.Cause, Path: tame(found.Box, mostName),
+		Verdict: tame(found.Verdict, mostText), Cause: found.Cause, Path: tame(named(found.Box), mostName),
 		Service: tame(found.Service, mostName), Build: tame(found.Build, mostName), Records: tame(found.completeness(), mostText),
 	}
 	return found, r.captured(found)
+}
+
+// named is a path that a reader can follow, of one through a descriptor of ours
+// (/proc/self/fd/N) that is gone with us.
+func named(path string) string {
+	dir, file := filepath.Split(path)
+	if to, err := os.Readlink(filepath.Clean(dir)); err == nil && filepath.IsAbs(to) {
+		return filepath.Join(to, file)
+	}
+	return path
 }
 
 // lived reports whether the process may have begun something then: it has begun

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,6 +43,11 @@ func TestJoin(t *testing.T) {
 	r, files := New(e, Meta{})
 	require.NotNil(t, r.BlackBox)
 	assert.Equal(t, "orders", r.BlackBox.Service)
+	assert.Equal(t, box, r.BlackBox.Path)
+	held, err := os.Open(dir)
+	require.NoError(t, err)
+	defer held.Close()
+	assert.Equal(t, box, named(filepath.Join("/proc/self/fd", strconv.Itoa(int(held.Fd())), filepath.Base(box))), "not by a descriptor of ours")
 	assert.Contains(t, r.BlackBox.Build, "v1.2.3")
 	require.NotNil(t, r.Growth)
 	assert.Equal(t, int64(140<<20), r.Growth.Total)

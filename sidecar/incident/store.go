@@ -274,7 +274,13 @@ func (s *Store) prune(added string) error {
 		sum += i.Bytes
 	}
 	left := len(all)
-	for _, i := range slices.Backward(all) { // the oldest is the last
+	slices.Reverse(all) // the oldest first
+	// A service that comes and goes every second, as it means to, does not drive out
+	// the report of the one kill that matters.
+	slices.SortStableFunc(all, func(a, b Summary) int {
+		return cmp.Compare(min(a.Severity, memguard.Warning), min(b.Severity, memguard.Warning))
+	})
+	for _, i := range all {
 		if left <= s.limits.Count && sum <= s.limits.Bytes {
 			break
 		}

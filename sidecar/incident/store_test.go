@@ -25,7 +25,7 @@ func openStore(t testing.TB, dir string, l Limits) *Store {
 
 // ended is a small report of an end so many seconds after theEnd.
 func ended(seconds int) *Report {
-	r, _ := New(&Evidence{Target: "orders", Ended: theEnd.Add(time.Duration(seconds) * time.Second), Exit: Exit{Known: true, Code: seconds % 100}}, Meta{})
+	r, _ := New(&Evidence{Target: "orders", Ended: theEnd.Add(time.Duration(seconds) * time.Second), Exit: Exit{Known: true, Code: 1 + seconds%100}}, Meta{})
 	return r
 }
 
@@ -196,4 +196,21 @@ func TestStoreTogether(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(s.dir, unfinished+"*"))
 	require.NoError(t, err)
 	assert.Empty(t, left)
+}
+
+// A crash loop that ends as it means to does not drive out the report of a kill.
+func TestPruneKeepsWhatMatters(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, filepath.Join(t.TempDir(), "incidents"), Limits{Count: 3})
+	kill := add(t, s, 0)
+	for i := range 10 {
+		r, _ := New(&Evidence{Target: "job", Ended: theEnd.Add(time.Duration(i+1) * time.Second), Exit: Exit{Known: true}}, Meta{})
+		_, err := s.Add(r, nil)
+		require.NoError(t, err)
+	}
+	all, err := s.List()
+	require.NoError(t, err)
+	require.Len(t, all, 3)
+	assert.Equal(t, kill, all[2].ID)
+	assert.Equal(t, theEnd.Add(10*time.Second), all[0].Time, "the last one is there, too")
 }

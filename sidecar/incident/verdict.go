@@ -266,6 +266,9 @@ func (r *Report) exited(e *Evidence) {
 			return
 		}
 		more = ", that of a Go panic or fatal error, but what it printed was not seen"
+		if len(r.Stderr) > 0 {
+			more = ", that of a Go panic or fatal error, but the last that it printed does not say which"
+		}
 		if busy != "" {
 			more += "; the goroutine that ran was started as " + tame(busy, mostName)
 		}

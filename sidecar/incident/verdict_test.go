@@ -91,6 +91,7 @@ func TestCauses(t *testing.T) {
 		{"exit 2, all asleep by the snapshot", Evidence{Exit: Exit{Known: true, Code: 2}, Snapshot: held(asleep)}, GoFatal, "all its goroutines were asleep", ""},
 		{"exit 2, one runs", Evidence{Exit: Exit{Known: true, Code: 2}, Snapshot: held(append(asleep, attach.Cluster{Count: 1, State: "running", Start: "main.feed"}))}, ExitFailure, "the goroutine that ran was started as main.feed", ""},
 		{"exit 2, nothing seen", Evidence{Exit: Exit{Known: true, Code: 2}}, ExitFailure, "that of a Go panic or fatal error, but what it printed was not seen", ""},
+		{"exit 2, what it printed is no such thing", Evidence{Exit: Exit{Known: true, Code: 2}, Stderr: []byte("flag needs an argument\n")}, ExitFailure, "the last that it printed does not say which", ""},
 		{"the guard", Evidence{Exit: Exit{Known: true, Code: 75}}, GaveUp, "was ended by its own guard", ""},
 		{"a shell's word", Evidence{Exit: Exit{Known: true, Code: 137}}, ExitFailure, "exit status 137 after 1m0s, with which a shell says that its child was ended by SIGKILL", ""},
 		{"another program", Evidence{Exit: Exit{Became: true}}, Replaced, "did not end", ""},

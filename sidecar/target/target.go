@@ -13,31 +13,27 @@ type Found struct {
 }
 
 // Rule says which processes to watch. Every condition that is set must hold; at
-// least one must be set.
+// least one must be set. The doc tags are the descriptions in the JSON schema.
 type Rule struct {
-	Name    string `yaml:"name" json:"name"`                           // of the target: lower-case letters, digits, - and .
-	PID     int    `yaml:"pid,omitempty" json:"pid,omitempty"`         //
-	Command string `yaml:"command,omitempty" json:"command,omitempty"` // glob for the base name of argv[0]
-	Exe     string `yaml:"exe,omitempty" json:"exe,omitempty"`         // glob for the path of the executable, as the process sees it
-	Cgroup  string `yaml:"cgroup,omitempty" json:"cgroup,omitempty"`   // glob for the path of its memory cgroup
-	Port    int    `yaml:"port,omitempty" json:"port,omitempty"`       // it listens at this TCP port
-	Labels  *Label `yaml:"labels,omitempty" json:"labels,omitempty"`
-
-	// Pprof is the URL under which the process serves net/http/pprof, such as
+	Name    string `yaml:"name" json:"name" doc:"of the target: lower-case letters, digits, - and ."`
+	PID     int    `yaml:"pid,omitempty" json:"pid,omitempty" doc:"the process with this id"`
+	Command string `yaml:"command,omitempty" json:"command,omitempty" doc:"glob for the base name of its first argument"`
+	Exe     string `yaml:"exe,omitempty" json:"exe,omitempty" doc:"glob for the path of its executable, as it sees it"`
+	Cgroup  string `yaml:"cgroup,omitempty" json:"cgroup,omitempty" doc:"glob for the path of its memory cgroup"`
+	Port    int    `yaml:"port,omitempty" json:"port,omitempty" doc:"it listens at this TCP port"`
+	Labels  *Label `yaml:"labels,omitempty" json:"labels,omitempty" doc:"a file of labels in its own root"`
 	// http://127.0.0.1:6060/debug/pprof: no condition, but where to ask for profiles
 	// if its memory cannot be read.
-	Pprof string `yaml:"pprof,omitempty" json:"pprof,omitempty"`
-
-	// Stderr is where its standard error is sent to, as package stderr's Open takes it:
+	Pprof string `yaml:"pprof,omitempty" json:"pprof,omitempty" doc:"URL of its net/http/pprof, where its memory cannot be read"`
 	// no condition either.
-	Stderr string `yaml:"stderr,omitempty" json:"stderr,omitempty"`
+	Stderr string `yaml:"stderr,omitempty" json:"stderr,omitempty" doc:"file or fifo that its standard error is sent to, or unix:PATH of a socket"`
 }
 
 // Label is a file in the process's own root with lines key="value", as
 // Kubernetes' downward API writes labels.
 type Label struct {
-	File  string            `yaml:"file" json:"file"`
-	Match map[string]string `yaml:"match" json:"match"` // all of these
+	File  string            `yaml:"file" json:"file" doc:"its path, as the process sees it"`
+	Match map[string]string `yaml:"match" json:"match" doc:"labels that must all be there"`
 }
 
 // Identity tells one process from all others of this boot: a pid comes again,

@@ -39,7 +39,7 @@ func (l *life) bury(fd *os.File) {
 	e.Events = slices.Clone(l.told)
 	l.mu.Unlock()
 	e.Timeline = l.slot.timeline.read(seen, time.Time{})
-	became := l.changed.Load()
+	became := l.changed.Load() || l.Alive()
 	l.w.leave(l, seen, became)
 
 	select {
@@ -58,10 +58,17 @@ func (l *life) bury(fd *os.File) {
 		began = dying.Time
 	}
 	e.Cgroups, e.Machine = l.levels.evidence(began, dying != nil, after)
-	e.Exit = l.exit(fd, dying, became)
+	printed := l.printed()
+	if e.Exit = l.exit(fd, dying, became, printed); e.Exit.Became && !became {
+		became = true
+		l.w.live(l)
+	}
 	l.snapshot(e, dying, last, why)
-	if s := l.prints(); s != nil {
-		e.Stderr = s.Tail()
+	if printed != nil {
+		if !became {
+			printed.settle()
+		}
+		e.Stderr = l.slot.heard.since(printed)
 	}
 	e.Boxes = l.boxes.dirs()
 	l.w.event(l.slot, Event{PID: l.PID, Kind: Ended, Text: fmt.Sprintf("process %d %s, after %s", l.PID, exitText(e.Exit), seen.Sub(l.begun).Round(time.Millisecond))})
@@ -72,6 +79,14 @@ func (l *life) bury(fd *os.File) {
 		l.w.event(l.slot, Event{PID: l.PID, Kind: Lost, Text: fmt.Sprintf("the end of process %d is not reported: %d others wait to be", l.PID, mostDeaths)})
 		d.close()
 	}
+}
+
+// live takes back that a process has ended.
+func (w *Watcher) live(l *life) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.buried, keyOf(l.Identity))
+	nudge(w.rescan)
 }
 
 // leave frees the slot of a life that ended.
@@ -99,7 +114,10 @@ func (w *Watcher) leave(l *life, seen time.Time, became bool) {
 }
 
 // exit finds out how the process ended: what was seen of it as it did comes first.
-func (l *life) exit(fd *os.File, dying *attach.Death, became bool) incident.Exit {
+// It may not have: a thread that is not the first one and calls execve(2) ends the
+// first, whose pid it takes, and for a moment that looks like the process's end
+// (fs/exec.c, de_thread).
+func (l *life) exit(fd *os.File, dying *attach.Death, became bool, printed *stream) incident.Exit {
 	switch {
 	case became:
 		return incident.Exit{Became: true}
@@ -113,10 +131,13 @@ func (l *life) exit(fd *os.File, dying *attach.Death, became bool) incident.Exit
 			}
 			return incident.Exit{Known: true, Code: status.ExitStatus(), From: "pidfd"}
 		}
-		if s := l.prints(); s != nil {
-			if x, ok := s.exit(); ok {
+		if printed != nil {
+			if x, ok := printed.exit(); ok {
 				return incident.Exit{Known: true, Code: x.Code, Signal: x.Signal, From: "exec"}
 			}
+		}
+		if l.Alive() {
+			return incident.Exit{Became: true}
 		}
 		if wait > 256*time.Millisecond {
 			return incident.Exit{}

@@ -17,6 +17,7 @@ type slot struct {
 	number     int // 1 is the first of its rule
 	timeline   timeline
 	budget     budget
+	heard      heard
 
 	// The watcher's mutex guards what follows.
 	life     *life // nil: it waits

@@ -79,8 +79,14 @@ func (w *Watcher) loop(ctx context.Context) {
 		l.due, l.busy = now.Add(next), false
 		if next >= w.cfg.Interval {
 			// On a grid, so that targets at rest are looked at together and the machine
-			// is woken once for all of them.
-			l.due = l.due.Add(-(l.due.Sub(w.born) % (next / 16)))
+			// is woken once for all of them: with every time that it is, the runtime's
+			// monitor thread wakes some fifty times before it rests too (runtime/proc.go,
+			// sysmon).
+			grid := w.cfg.Interval
+			if next > grid {
+				grid /= 4
+			}
+			l.due = l.due.Add(-(l.due.Sub(w.born) % grid))
 		}
 		w.mu.Unlock()
 		if over {

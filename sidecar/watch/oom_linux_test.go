@@ -5,6 +5,7 @@ package watch
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -23,6 +24,8 @@ import (
 	"github.com/memguard/memguard-go/scavenge/cgroup/sandbox"
 	"github.com/memguard/memguard-go/sidecar/attach"
 	"github.com/memguard/memguard-go/sidecar/incident"
+	"github.com/memguard/memguard-go/sidecar/stderr"
+	"github.com/memguard/memguard-go/sidecar/target"
 )
 
 func sandboxOf(t *testing.T, limit uint64) *sandbox.Sandbox {
@@ -263,6 +266,40 @@ func TestProfile(t *testing.T) {
 	assert.ErrorIs(t, err, ErrNone)
 }
 
+// What memguard exec keeps of a process is read to its end: it writes that down
+// after the process's own end is seen here.
+func TestExecState(t *testing.T) {
+	t.Parallel()
+	bin, dir := programFile(t), t.TempDir()
+	w := watch(t, Config{Rules: exeRule("api", bin), Interval: 50 * time.Millisecond, ExecState: dir})
+	for _, looked := range []bool{true, false} { // one that ends before it was looked into left it all the same
+		p := startChild(t, bin)
+		start, err := target.StartTicks(p.pid())
+		require.NoError(t, err)
+		rec, err := stderr.NewRecord(dir, target.Identity{PID: p.pid(), Start: start})
+		require.NoError(t, err)
+		if looked {
+			w.until("api", "is held", func(st *Status) bool {
+				return st.Process != nil && st.Process.PID == p.pid() && st.source("exit-hold").State == OK
+			})
+		} else {
+			w.sees("api", p.pid())
+		}
+		p.order("exit", 2)
+		_ = p.cmd.Wait()
+		life := filepath.Join(dir, fmt.Sprintf("%d-%d", p.pid(), start))
+		require.NoError(t, os.WriteFile(filepath.Join(life, "stderr"), []byte("panic: late\n\ngoroutine 1 [running]:\nmain.main()\n\t/x.go:1\n"), 0o600))
+		require.NoError(t, rec.Close(stderr.Exit{Code: 2, Time: time.Now()}))
+		e := w.death()
+		require.Equal(t, p.pid(), e.Process.PID)
+		words := incident.ReadWords(e.Stderr)
+		require.NotNil(t, words, "%q", e.Stderr)
+		assert.Equal(t, "late", words.Text)
+		assert.True(t, e.Exit.Known)
+		assert.Equal(t, 2, e.Exit.Code)
+	}
+}
+
 // What the process prints is read where its rule says it is sent to.
 func TestStderr(t *testing.T) {
 	t.Parallel()
@@ -287,8 +324,21 @@ func TestStderr(t *testing.T) {
 	_ = p.cmd.Wait()
 	e := w.death()
 	assert.Contains(t, string(e.Stderr), "gc 1 @")
+	words := incident.ReadWords(e.Stderr)
+	require.NotNil(t, words, "%s", e.Stderr)
+	assert.Equal(t, "as told", words.Text)
+	assert.NotEmpty(t, words.Stack, "to its end, which is written after the process's")
 	if e.Exit.Known {
 		assert.Equal(t, 2, e.Exit.Code)
 	}
+
+	p2 := startChildBy(t, bin, func(c *exec.Cmd) error {
+		c.Stderr = out
+		return c.Start()
+	})
+	w.sees("api", p2.pid())
+	p2.order("exit", 2)
+	_ = p2.cmd.Wait()
+	assert.NotContains(t, string(w.death().Stderr), "panic", "of its predecessor")
 	require.NoError(t, w.SetRules(exeRule("api", bin)))
 }

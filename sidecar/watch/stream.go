@@ -100,6 +100,56 @@ func (s *stream) exit() (stderr.Exit, bool) {
 	return s.Exit()
 }
 
+// What a process printed last reaches us after its end is seen: memguard exec writes
+// it down every tenth of a second, and files are looked at every fifth.
+const (
+	settleStill = 300 * time.Millisecond
+	settleMost  = 2 * time.Second
+)
+
+// settle waits until what the process printed before its end is here.
+func (s *stream) settle() {
+	last, since := s.Counts().Bytes, time.Now()
+	for end := since.Add(settleMost); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if s.where == "" {
+			if _, told := s.exit(); told { // the last that memguard exec writes
+				return
+			}
+			continue
+		}
+		if n := s.Counts().Bytes; n != last {
+			last, since = n, time.Now()
+		} else if time.Since(since) >= settleStill {
+			return
+		}
+	}
+}
+
+// heard is how much of a stream was printed by lives of a target that ended before.
+type heard struct {
+	mu     sync.Mutex
+	stream *stream
+	bytes  uint64
+}
+
+// since is the last that was printed since it was called last: what a predecessor
+// died of must not be told of its successor.
+func (h *heard) since(s *stream) []byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s.where == "" {
+		return s.Tail() // of one life alone
+	}
+	if h.stream != s {
+		h.stream, h.bytes = s, 0
+	}
+	all := s.Counts().Bytes // before the tail: what comes between is shown twice, and not lost
+	tail := s.Tail()
+	fresh := min(all-h.bytes, uint64(len(tail)))
+	h.bytes = all
+	return tail[uint64(len(tail))-fresh:]
+}
+
 // setStreams opens what the rules name and is not open, and closes what they name
 // no longer. The caller holds mu.
 func (w *Watcher) setStreams(rules []target.Rule) error {
@@ -131,6 +181,22 @@ func (w *Watcher) setStreams(rules []target.Rule) error {
 	}
 	w.streams = streams
 	return nil
+}
+
+// printed is what the process that has ended printed. One that ended before it was
+// looked into left it with memguard exec all the same.
+func (l *life) printed() *stream {
+	if s := l.prints(); s != nil {
+		return s
+	}
+	if dir := l.w.cfg.ExecState; dir != "" {
+		if s, err := stderr.OpenExec(dir, l.PID, l.Start); err == nil {
+			return &stream{Stream: s}
+		}
+	}
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	return l.w.streams[l.slot.rule]
 }
 
 // openStream finds where what the process prints comes through.

@@ -34,7 +34,10 @@ const (
 // unit is that of a point: a page, so that 16 TiB fit into 32 bits.
 const unit = 4096
 
-const unknown = math.MaxUint32
+const (
+	unknown   = math.MaxUint32
+	unlimited = unknown - 1 // of a limit: there is none
+)
 
 // point is a moment, compact: a day of it for fifty targets is a few megabytes.
 type point struct {
@@ -136,6 +139,9 @@ func pointOf(l *memguard.Ledger) point {
 	}
 	if c := l.Cgroup; c != nil {
 		p.usage, p.limit = pages(c.Usage.Get()), pages(c.Limit.Get())
+		if c.Unlimited {
+			p.limit = unlimited
+		}
 		rss, ok := l.RSS.Get()
 		file, ok2 := rows[memguard.RowFile]
 		// Files are page cache here, and shared memory has a row of its own there.
@@ -166,9 +172,17 @@ func pointOf(l *memguard.Ledger) point {
 	return p
 }
 
+// limitOf is a limit, memguard.Unlimited where there is none.
+func limitOf(n uint32) memguard.Bytes {
+	if n == unlimited {
+		return memguard.Known[uint64](memguard.Unlimited)
+	}
+	return size(n)
+}
+
 // pages is a size in units; too large is unknown.
 func pages(n uint64, ok bool) uint32 {
-	if !ok || n/unit >= unknown {
+	if !ok || n/unit >= unlimited {
 		return unknown
 	}
 	return uint32(n / unit)
@@ -194,7 +208,7 @@ func (t *timeline) read(now, since time.Time) *incident.Timeline {
 		if at.Before(since) {
 			return
 		}
-		q := incident.Point{Time: at, PID: int(p.pid), Usage: size(p.usage), Limit: size(p.limit), Rows: make([]memguard.Value[int64], len(p.rows))}
+		q := incident.Point{Time: at, PID: int(p.pid), Usage: size(p.usage), Limit: limitOf(p.limit), Rows: make([]memguard.Value[int64], len(p.rows))}
 		for i, n := range p.rows {
 			if n != unknown {
 				q.Rows[i] = memguard.Known(int64(n) * unit)

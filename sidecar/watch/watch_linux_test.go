@@ -46,9 +46,11 @@ func TestFollow(t *testing.T) {
 		return st.source("agent").State == Off && strings.Contains(st.source("agent").Why, "agent")
 	})
 	p.tell("goroutines", 100)
-	s, err := w.Snapshot(t.Context(), "api")
-	require.NoError(t, err)
-	require.NotEmpty(t, s.Goroutines.Clusters)
+	var s *attach.Snapshot
+	require.Eventually(t, func() bool { // the last of them may not have run yet
+		s, err = w.Snapshot(t.Context(), "api")
+		return err == nil && len(s.Goroutines.Clusters) > 0 && s.Goroutines.Clusters[0].Count == 100
+	}, patience, 50*time.Millisecond)
 	assert.Equal(t, "main.stuckWorker", s.Goroutines.Clusters[0].Start)
 	again, err := w.Snapshot(t.Context(), "api")
 	require.NoError(t, err)
@@ -155,6 +157,25 @@ func TestExec(t *testing.T) {
 			assert.Equal(t, 9, e.Exit.Signal)
 		})
 	}
+}
+
+// What looks like the end of a process that lives is none: it is followed again.
+// A thread that calls execve(2) brings that about now and then.
+func TestLives(t *testing.T) {
+	t.Parallel()
+	bin := programFile(t)
+	w := watch(t, Config{Rules: exeRule("api", bin), Interval: 50 * time.Millisecond, Hold: -1})
+	p := startChild(t, bin)
+	w.sees("api", p.pid())
+	l, err := w.life("api")
+	require.NoError(t, err)
+	w.leave(l, time.Now(), false)
+	x := l.exit(nil, nil, false, nil)
+	assert.True(t, x.Became, "%+v", x)
+	w.live(l)
+	w.sees("api", p.pid())
+	p.kill()
+	w.death()
 }
 
 // Without a hold the last walk before the end is what is left, and the kernel tells

@@ -20,12 +20,17 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// systemState is the state directory of the systemd unit.
+// systemState is above the state directories of the systemd unit, one for each user,
+// and the place for one of the whole machine.
 const systemState = "/var/lib/memguard"
 
 // defaultStore is where a sidecar keeps its incidents that was not told otherwise, by
-// the same rules as its own state_dir; that of the system's comes last.
+// the same rules as its own state_dir; that of the system's comes last. The variable
+// that stands for --state-dir counts whether the directory is there or not.
 func defaultStore(getenv func(string) string) string {
+	if dir := getenv(envStateDir); dir != "" {
+		return filepath.Join(dir, "incidents")
+	}
 	dir := systemState
 	own := ""
 	if state, _, _ := strings.Cut(getenv("STATE_DIRECTORY"), ":"); state != "" { // systemd.exec(5)
@@ -42,7 +47,7 @@ func defaultStore(getenv func(string) string) string {
 }
 
 func storeFlag(c *cobra.Command, dir *string) {
-	c.Flags().StringVar(dir, "store", "", "`directory` in which the sidecar keeps incidents: incidents in its state_dir (default the user's, else "+systemState+"/incidents)")
+	c.Flags().StringVar(dir, "store", "", "`directory` in which the sidecar keeps incidents: incidents in its state_dir (default that of $"+envStateDir+", else the user's, else "+systemState+"/incidents)")
 	c.ValidArgsFunction = func(*cobra.Command, []string, string) (ids []cobra.Completion, _ cobra.ShellCompDirective) {
 		if s, err := readStore(*dir); err == nil {
 			all, _ := s.List()
@@ -143,10 +148,8 @@ func incidentShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			p.json = p.json || as == "json"
 			switch as {
-			case "json":
-				p.json = true
-				err = p.show(r)
 			case "markdown":
 				err = p.print(nil, r.WriteMarkdown)
 			case "html":
@@ -166,6 +169,8 @@ func incidentShowCommand() *cobra.Command {
 	}
 	storeFlag(c, &dir)
 	c.Flags().Var(&as, "format", "text, markdown, json or html")
+	p.jsonFlag(c)
+	c.MarkFlagsMutuallyExclusive("format", "json")
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	fail.flag(c)
 	return c

@@ -132,4 +132,6 @@ func TestDefaultStore(t *testing.T) {
 	assert.Equal(t, "/var/lib/memguard/incidents", at(), "the user's is not there")
 	require.NoError(t, os.MkdirAll(filepath.Join(home, "memguard", "incidents"), 0o700))
 	assert.Equal(t, filepath.Join(home, "memguard", "incidents"), at())
+	env[envStateDir] = "/state"
+	assert.Equal(t, "/state/incidents", at(), "what the sidecar itself goes by")
 }

@@ -94,16 +94,16 @@ a file that is read again changes nothing.`,
 			if err != nil {
 				return &status{exitUsage, err}
 			}
+			log, err := newLogger(c.ErrOrStderr(), logFormat, level)
+			if err != nil {
+				return &status{exitUsage, err}
+			}
 			if check {
 				if err := sidecar.Check(cfg); err != nil {
 					return &status{exitUsage, fmt.Errorf("config: %s: %w", cmp.Or(file, "flags"), err)}
 				}
 				fmt.Fprintf(c.OutOrStdout(), "%s: fine\n", cmp.Or(file, "flags"))
 				return nil
-			}
-			log, err := newLogger(c.ErrOrStderr(), logFormat, level)
-			if err != nil {
-				return &status{exitUsage, err}
 			}
 			reload := make(chan os.Signal, 1)
 			notifyReload(reload)

@@ -27,8 +27,9 @@ func topCommand() *cobra.Command {
 		Use:   "top --pid N",
 		Short: "Show a process's memory as it moves",
 		Long: `Top shows where the memory of a process is, how long it has, what is wrong, what
-its guard has set, and the last events, and renews that until it is interrupted
-or the process ends. Where the service serves an agent, it is the service's own
+its guard has set, the last events, goroutines by what they wait for, the largest
+size classes and the last incidents of the sidecar beside it, and renews that until
+it is interrupted or the process ends. Where the service serves an agent, it is the service's own
 guard that tells; else the process is watched from outside. Nothing here costs
 the process a survey of its address space: see memguard explain for that.
 
@@ -43,12 +44,15 @@ On a terminal it is a page, else a line for each look and each event, and with
 				return cannotLook(hint(err))
 			}
 			defer f.close()
+			l := openLooker(pid)
+			defer l.close()
 			v := view{Eye: f.eye}
 			var worst memguard.Severity
 			err = p.repeat(c.Context(), func() error {
 				if err := v.renew(c.Context(), f); err != nil {
 					return err
 				}
+				l.look(c.Context(), &v.looks)
 				for _, finding := range v.Findings {
 					worst = max(worst, finding.Severity)
 				}
@@ -132,6 +136,7 @@ type view struct {
 	Eye eye `json:"eye"`
 	*agent.Status
 	New []memguard.Event `json:"new_events"` // since the last look
+	looks
 
 	recent []memguard.Event
 	last   uint64 // seq of the last event
@@ -181,5 +186,9 @@ func says(e *memguard.Event) string {
 	if a.DryRun {
 		s += " (dry run)"
 	}
-	return s + ": " + cmp.Or(a.Reason, "no reason given")
+	s += ": " + cmp.Or(a.Reason, "no reason given")
+	if a.By != "" {
+		s += " (by " + a.By + ")"
+	}
+	return s
 }

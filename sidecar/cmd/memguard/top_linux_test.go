@@ -15,6 +15,8 @@ import (
 
 	"github.com/memguard/memguard-go/memguard"
 	"github.com/memguard/memguard-go/memguard/agent"
+	"github.com/memguard/memguard-go/sidecar/attach"
+	"github.com/memguard/memguard-go/sidecar/incident"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -153,6 +155,11 @@ func TestTopPage(t *testing.T) {
 		})
 	}
 	v.recent = v.New
+	v.looks = looks{
+		Clusters:  []attach.Cluster{{Count: 42, State: "waiting", Reason: evil, Start: evil, Stack: []attach.Frame{{Func: "runtime.gopark"}, {Func: "main.wait"}}, CreatedBy: attach.Frame{Func: "main.begin"}}},
+		Classes:   []attach.SizeClass{{Size: 48, Objects: 1000, Bytes: 3 << 20, Free: 1 << 20}, {Bytes: 1 << 20}},
+		Incidents: []incident.Summary{{Verdict: "orders was killed " + evil}},
+	}
 	var page, lines bytes.Buffer
 	require.NoError(t, v.page(&page, 80, false))
 	require.NoError(t, v.lines(&lines))
@@ -166,6 +173,7 @@ func TestTopPage(t *testing.T) {
 	}
 	for _, part := range []string{
 		"Time left: 1m30s", "dry run", "GC percent 50 (own: off)", "limiter: 4 in flight hold 1.0 MiB, 0 wait, 5 refused", "gc-percent off -> 50",
+		"main.wait, created in main.begin", "48 B        1000 objects     3.0 MiB in spans, 1.0 MiB of it free", "large", "orders was killed ",
 		"collecting harder helps no longer", "breaker open; its GC percent was not given 3 times",
 	} {
 		assert.Contains(t, page.String(), part)

@@ -50,6 +50,18 @@ func (v *view) page(out io.Writer, width int, color bool) error {
 			line("  ", s)
 		}
 	}
+	if v.Clusters != nil {
+		title("GOROUTINES, by what they wait for, at " + v.Looked.Local().Format(time.TimeOnly))
+		for i := range v.Clusters[:min(len(v.Clusters), 5)] {
+			line("  ", clusterLine(&v.Clusters[i]))
+		}
+	}
+	if v.Classes != nil {
+		title("SIZE CLASSES, the largest")
+		for i := range v.Classes[:min(len(v.Classes), 5)] {
+			line("  ", classLine(&v.Classes[i]))
+		}
+	}
 	title("LAST EVENTS")
 	for i := range v.recent {
 		e := &v.recent[i]
@@ -57,6 +69,12 @@ func (v *view) page(out io.Writer, width int, color bool) error {
 	}
 	if len(v.recent) == 0 {
 		line("  ", "none")
+	}
+	if len(v.Incidents) > 0 {
+		title("LAST INCIDENTS, see memguard incident list")
+		for i := range v.Incidents {
+			line("  ", v.Incidents[i].Time.Local().Format(time.DateTime)+" "+v.Incidents[i].Verdict)
+		}
 	}
 	_, err := out.Write(w.Bytes())
 	return err
