@@ -301,6 +301,8 @@ func TestEnterConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	l.mu.Lock() // whoever tended the queue may still be about to go
+	defer l.mu.Unlock()
 	assert.Zero(t, l.core.inFlight)
 	assert.Zero(t, l.core.held)
 	for _, r := range l.core.routes {
