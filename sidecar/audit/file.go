@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/memguard/memguard-go/sidecar/internal/ondisk"
 )
 
 // file is the file that is appended to and the older ones beside it. One goroutine at a
@@ -42,8 +44,11 @@ func openFile(c LogConfig) (*file, error) {
 	if err := os.MkdirAll(filepath.Dir(c.Path), 0o700); err != nil {
 		return nil, err
 	}
-	lock, err := lockFile(c.Path + ".lock")
-	if err != nil {
+	lock, err := ondisk.Lock(c.Path + ".lock")
+	if errors.Is(err, ondisk.ErrHeld) {
+		err = fmt.Errorf("%s.lock: another process writes this log", c.Path)
+	}
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) { // then two writers are not told apart
 		return nil, err
 	}
 	l := &file{config: c, lock: lock}
@@ -79,7 +84,7 @@ func (l *file) open() error {
 	if err != nil {
 		return fail(err)
 	}
-	if err := syncDir(filepath.Dir(l.config.Path)); err != nil {
+	if err := ondisk.SyncDir(filepath.Dir(l.config.Path)); err != nil {
 		return fail(err)
 	}
 	if l.f != nil {
@@ -249,7 +254,7 @@ func (l *file) rotate() error {
 	}
 	l.f.Close() // synced
 	l.f, l.size, l.dirty = f, 0, false
-	return errors.Join(syncDir(dir), l.sweep())
+	return errors.Join(ondisk.SyncDir(dir), l.sweep())
 }
 
 // split returns what the names of older files are made of: DIR/audit.log has

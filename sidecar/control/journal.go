@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/memguard/memguard-go/memguard"
+	"github.com/memguard/memguard-go/sidecar/internal/ondisk"
 	"github.com/memguard/memguard-go/sidecar/target"
 )
 
@@ -99,8 +100,8 @@ const (
 // journal keeps the overrides and the answers to requests with an
 // Idempotency-Key.
 type journal struct {
-	path   string
-	unlock func()
+	path string
+	lock io.Closer
 
 	disk    sync.Mutex // of the file; taken before mu
 	file    *os.File
@@ -121,19 +122,22 @@ func openJournal(dir string) (*journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	unlock, err := lock(filepath.Join(dir, "control.lock"))
+	lock, err := ondisk.Lock(filepath.Join(dir, "control.lock"))
+	if lock != nil && err != nil {
+		lock.Close()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: another sidecar uses it: %w", dir, err)
 	}
-	j := &journal{path: filepath.Join(dir, "control.journal"), unlock: unlock, entries: map[string]*entry{}, underway: map[[2]string]string{}}
+	j := &journal{path: filepath.Join(dir, "control.journal"), lock: lock, entries: map[string]*entry{}, underway: map[[2]string]string{}}
 	if err := j.read(); err != nil {
-		unlock()
+		lock.Close()
 		return nil, err
 	}
 	j.disk.Lock()
 	defer j.disk.Unlock()
 	if err := j.rewrite(); err != nil {
-		unlock()
+		lock.Close()
 		return nil, err
 	}
 	j.live = true
@@ -143,7 +147,7 @@ func openJournal(dir string) (*journal, error) {
 func (j *journal) close() error {
 	j.disk.Lock()
 	defer j.disk.Unlock()
-	defer j.unlock()
+	defer j.lock.Close()
 	if j.file == nil {
 		return nil
 	}
@@ -353,5 +357,5 @@ func (j *journal) rewrite() error {
 	}
 	j.file, j.size, j.torn = f, int64(b.Len()), false
 	j.compact = max(compactBeyond, 2*j.size)
-	return syncDir(filepath.Dir(j.path))
+	return ondisk.SyncDir(filepath.Dir(j.path))
 }

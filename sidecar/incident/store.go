@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/memguard/memguard-go/memguard"
+	"github.com/memguard/memguard-go/sidecar/internal/ondisk"
 )
 
 // Limits bound a store.
@@ -102,8 +103,11 @@ func OpenStore(dir string, l Limits) (*Store, error) {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("incident: store: %w", err)
 	}
-	lock, err := lockDir(filepath.Join(dir, ".lock"))
-	if err != nil {
+	lock, err := ondisk.Lock(filepath.Join(dir, ".lock"))
+	if errors.Is(err, ondisk.ErrHeld) {
+		err = ErrInUse
+	}
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return nil, fmt.Errorf("incident: store %s: %w", dir, err)
 	}
 	s := &Store{dir: dir, limits: l, lock: lock, lost: map[string]uint64{}}
@@ -245,13 +249,13 @@ func (s *Store) write(r *Report, files []File) (err error) {
 			return err
 		}
 	}
-	if err := syncDir(tmp); err != nil {
+	if err := ondisk.SyncDir(tmp); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, filepath.Join(s.dir, r.ID)); err != nil {
 		return err
 	}
-	return syncDir(s.dir)
+	return ondisk.SyncDir(s.dir)
 }
 
 func writeSynced(path string, content []byte) error {
