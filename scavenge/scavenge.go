@@ -145,6 +145,7 @@ const lowPercent = 50
 const (
 	nearEnter, nearExit = 0.85, 0.80 // near the limit: triggers that pay do not climb, they jump
 	highEnter, highExit = 0.80, 0.70 // high enough for a neighbour to need what we retain
+	fillLeast           = 0.50       // from here on a neighbour that grows fast enough needs it, too
 )
 
 // Releaser walks the ladder. It keeps about a kilobyte, whatever happens. The
@@ -159,7 +160,9 @@ type Releaser struct {
 	grade    Grade
 
 	near, high    bool
+	filling       bool  // others will have filled the cgroup within neighbourHorizon
 	alloc         meter // bytes allocated
+	others        meter // usage that is not ours
 	own           meter // resident anonymous bytes of ours
 	beyond        meter // of them, outside the runtime
 	cycles        uint64
@@ -188,8 +191,9 @@ func (r *Releaser) Step(in *Reading) Plan {
 	for t := SizeClass; t < numTriggers; t++ {
 		s := &r.triggers[t]
 		f, ok := r.figure(t, in)
+		near := r.near || t == Neighbour && r.filling
 		if ok {
-			s.climb(r.now, &ladders[t], f, r.near && ladders[t].jumps)
+			s.climb(r.now, &ladders[t], f, near && ladders[t].jumps)
 		}
 		if best := &r.triggers[top]; s.grade > best.grade || s.grade == best.grade && s.ratio > best.ratio {
 			top = t
@@ -197,7 +201,7 @@ func (r *Releaser) Step(in *Reading) Plan {
 		if !ok || in.Heap == nil || s.grade != FreeOSMemory || s.ratio < ladders[t].rungs[FreeOSMemory].exit {
 			continue
 		}
-		held := r.books.held(r.now, in, t, f.gain, r.near)
+		held := r.books.held(r.now, in, t, f.gain, near)
 		if held == NotHeld && r.near && !ladders[t].jumps {
 			held = NoGain
 		}
@@ -245,6 +249,9 @@ func (r *Releaser) watch(in *Reading) {
 		r.near = share >= nearEnter || r.near && share >= nearExit
 		r.high = share >= highEnter || r.high && share >= highExit
 		r.own.step(r.now, float64(c.Own))
+		r.others.step(r.now, float64(c.Usage-min(c.Usage, c.Own)))
+		rate, known := r.others.rate()
+		r.filling = known && share >= fillLeast && rate*neighbourHorizon.Seconds() >= float64(c.Limit-min(c.Limit, c.Usage))
 		if in.Heap != nil {
 			r.beyond.step(r.now, float64(c.Own)-float64(in.Heap.Mapped))
 		}

@@ -305,6 +305,19 @@ func TestNeighbour(t *testing.T) {
 	dry.dry = true
 	assert.Greater(t, dry.run(60).peak, 256.0, "without it the kernel kills")
 
+	// One that fills it within seconds gets it early, so that a return that comes
+	// late, for all CPUs are busy, is in time. A slow one can wait.
+	fast := w
+	fast.other = ramp(100, 200).from(6)
+	l = fast.run(60)
+	require.NotEmpty(t, l.releases)
+	assert.Less(t, l.releases[0], 6.25)
+	slow := w
+	slow.other = ramp(2, 60).from(6)
+	for _, at := range slow.run(30).releases {
+		assert.Greater(t, at, 9.0)
+	}
+
 	// Usage is as high, but it is we who grow.
 	own := world{limit: 256, live: ramp(20, 220), percent: 100, alloc: constant(20), memLimit: 240, other: constant(20), tick: 0.01}
 	l = own.run(10)

@@ -50,8 +50,8 @@ type rung struct {
 // ladder is the rungs of one trigger.
 type ladder struct {
 	rungs [numGrades]rung
-	// Near the limit the trigger goes to FreeOSMemory at once, because that pays
-	// there. One that does not jump has no release there.
+	// Near the limit, or when others are about to be there, the trigger goes to
+	// FreeOSMemory at once, because that pays then. One that does not jump has no release there.
 	jumps bool
 }
 
@@ -115,7 +115,7 @@ const (
 	// present rate. Without one garbage stays, for up to two minutes
 	// (runtime/proc.go, forcegcperiod), or for ever with GOGC=off.
 	idleHorizon      = time.Minute
-	neighbourHorizon = 10 * time.Second
+	neighbourHorizon = 10 * time.Second // of a neighbour's growth, too: a collection and a return take their time when all CPUs are busy
 
 	idleLeast  = 32 << 20
 	idleShare  = 0.25 // of what the runtime holds
@@ -191,7 +191,7 @@ func (r *Releaser) figure(t Trigger, in *Reading) (f figure, ok bool) {
 			return f, false
 		}
 		others := c.Usage - min(c.Usage, c.Own)
-		if r.high && float64(others) >= othersShare*float64(c.Limit) && ownRate < ownStill*float64(c.Limit) {
+		if (r.high || r.filling) && float64(others) >= othersShare*float64(c.Limit) && ownRate < ownStill*float64(c.Limit) {
 			f.value = retained(h)
 			if rate, known := r.alloc.rate(); known && !collects(h, rate, neighbourHorizon) {
 				f.value = r.leftInQuiet(h)
