@@ -9,6 +9,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 	"unicode"
@@ -130,10 +131,10 @@ func (p *page) ledger(l *Ledger) {
 func foldProcesses(rows []Row) []Row {
 	const keep = 5
 	bySize := slices.Clone(rows)
-	slices.SortStableFunc(bySize, func(a, b Row) int {
-		m, _ := a.Bytes.Get()
-		n, _ := b.Bytes.Get()
-		return cmp.Compare(n, m)
+	sort.SliceStable(bySize, func(i, j int) bool {
+		m, _ := bySize[i].Bytes.Get()
+		n, _ := bySize[j].Bytes.Get()
+		return m > n
 	})
 	var folded, others []Row
 	var sum int64

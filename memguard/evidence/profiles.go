@@ -11,7 +11,7 @@ import (
 	"runtime"
 	"runtime/metrics"
 	"runtime/pprof"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -202,8 +202,9 @@ func Pairs(paths []string) []Pair {
 			heaps = append(heaps, f)
 		}
 	}
-	slices.SortFunc(heaps, func(a, b File) int {
-		return cmp.Or(a.Series.Compare(b.Series), cmp.Compare(a.Number, b.Number))
+	sort.Slice(heaps, func(i, j int) bool {
+		a, b := &heaps[i], &heaps[j]
+		return cmp.Or(a.Series.Compare(b.Series), cmp.Compare(a.Number, b.Number)) < 0
 	})
 	var pairs []Pair
 	for i, f := range heaps {

@@ -12,6 +12,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -153,7 +154,7 @@ func parseBox(b []byte) (*Recording, error) {
 			complete = max(complete, oldest)
 		}
 	}
-	slices.SortStableFunc(r.Records, func(a, b BoxRecord) int { return cmp.Compare(a.Seq, b.Seq) })
+	sort.SliceStable(r.Records, func(i, j int) bool { return r.Records[i].Seq < r.Records[j].Seq })
 	whole := len(r.Records)
 	r.Records = slices.CompactFunc(r.Records, func(a, b BoxRecord) bool { return a.Seq == b.Seq })
 	r.Torn += whole - len(r.Records) // two cannot have the same sequence

@@ -5,6 +5,7 @@ package leak
 import (
 	"cmp"
 	"slices"
+	"sort"
 )
 
 // Change is one cluster in two snapshots.
@@ -68,12 +69,13 @@ func Compare(before, after *Snapshot) *Diff {
 		d.Shrank = append(d.Shrank, Change{Cluster: o, Before: o.Count, Shape: shapeOf(o), Instances: o.Of})
 	}
 	for _, list := range [][]Change{d.Appeared, d.Grew, d.Stayed, d.Shrank} {
-		slices.SortFunc(list, func(a, b Change) int {
+		sort.Slice(list, func(i, j int) bool {
+			a, b := &list[i], &list[j]
 			return cmp.Or(
 				cmp.Compare(abs(b.Grown()), abs(a.Grown())),
 				cmp.Compare(weight(b.Cluster), weight(a.Cluster)),
 				cmp.Compare(max(b.After, b.Before), max(a.After, a.Before)),
-				slices.Compare(a.Cluster.Key[:], b.Cluster.Key[:]))
+				slices.Compare(a.Cluster.Key[:], b.Cluster.Key[:])) < 0
 		})
 	}
 	return d

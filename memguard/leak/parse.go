@@ -5,11 +5,12 @@ package leak
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -162,7 +163,10 @@ func parseProfile(r io.Reader) (*Snapshot, error) {
 				g.labels = append(g.labels, Label{Key: shorten(k), Value: shorten(v)})
 			}
 		}
-		slices.SortFunc(g.labels, func(a, b Label) int { return strings.Compare(a.Key+"\x00"+a.Value, b.Key+"\x00"+b.Value) })
+		sort.Slice(g.labels, func(i, j int) bool {
+			a, b := &g.labels[i], &g.labels[j]
+			return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Value, b.Value)) < 0
+		})
 		s.put(&g)
 	}
 	return s, nil

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -327,9 +328,10 @@ func (s *Snapshot) done() {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), slices.Compare(a.Key[:], b.Key[:]))
 	})
 	for _, c := range s.Clusters {
-		slices.SortStableFunc(c.Created, func(a, b Creator) int { return cmp.Compare(b.Count, a.Count) })
-		slices.SortStableFunc(c.Labels, func(a, b Label) int {
-			return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Value, b.Value))
+		sort.SliceStable(c.Created, func(i, j int) bool { return c.Created[i].Count > c.Created[j].Count })
+		sort.SliceStable(c.Labels, func(i, j int) bool {
+			a, b := &c.Labels[i], &c.Labels[j]
+			return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Value, b.Value)) < 0
 		})
 	}
 }

@@ -3,10 +3,9 @@
 package leak
 
 import (
-	"cmp"
 	"math/bits"
 	"runtime/metrics"
-	"slices"
+	"sort"
 )
 
 // StackUse is the stacks of one cluster.
@@ -50,7 +49,7 @@ func (s *Snapshot) Stacks(total uint64) []StackUse {
 			us[i].Bytes = uint64(float64(us[i].Bytes) / sum * float64(total))
 		}
 	}
-	slices.SortStableFunc(us, func(a, b StackUse) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	sort.SliceStable(us, func(i, j int) bool { return us[i].Bytes > us[j].Bytes })
 	return us
 }
 

@@ -5,6 +5,7 @@ package leak
 import (
 	"cmp"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -233,8 +234,9 @@ func rank(now, before []Creator) []Creator {
 		return c.Count
 	}
 	now = slices.Clone(now)
-	slices.SortStableFunc(now, func(a, b Creator) int {
-		return cmp.Or(cmp.Compare(grown(b), grown(a)), cmp.Compare(b.Count, a.Count))
+	sort.SliceStable(now, func(i, j int) bool {
+		a, b := now[i], now[j]
+		return cmp.Or(cmp.Compare(grown(b), grown(a)), cmp.Compare(b.Count, a.Count)) < 0
 	})
 	return now
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -90,9 +91,10 @@ func (t *Tracker) Verdicts() []Verdict {
 			vs = append(vs, v)
 		}
 	}
-	slices.SortFunc(vs, func(a, b Verdict) int {
+	sort.Slice(vs, func(i, j int) bool {
+		a, b := &vs[i], &vs[j]
 		return cmp.Or(cmp.Compare(b.Level, a.Level), cmp.Compare(b.Grown, a.Grown),
-			cmp.Compare(b.Cluster.Count, a.Cluster.Count), slices.Compare(a.Cluster.Key[:], b.Cluster.Key[:]))
+			cmp.Compare(b.Cluster.Count, a.Cluster.Count), slices.Compare(a.Cluster.Key[:], b.Cluster.Key[:])) < 0
 	})
 	return vs
 }

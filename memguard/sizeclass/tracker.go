@@ -3,9 +3,8 @@
 package sizeclass
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
+	"sort"
 	"time"
 )
 
@@ -187,5 +186,5 @@ func (t *Tracker) report(c *Classes) {
 			break
 		}
 	}
-	slices.SortFunc(t.growing, func(a, b Growth) int { return cmp.Compare(b.BytesPerSecond, a.BytesPerSecond) })
+	sort.Slice(t.growing, func(i, j int) bool { return t.growing[i].BytesPerSecond > t.growing[j].BytesPerSecond })
 }

@@ -3,9 +3,9 @@
 package gctrace
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -51,7 +51,7 @@ func (s *Summary) findings(r *Report) []Finding {
 			found = append(found, f)
 		}
 	}
-	slices.SortStableFunc(found, func(a, b Finding) int { return cmp.Compare(a.Severity.rank(), b.Severity.rank()) })
+	sort.SliceStable(found, func(i, j int) bool { return found[i].Severity.rank() < found[j].Severity.rank() })
 	return found
 }
 
