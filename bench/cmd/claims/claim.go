@@ -29,8 +29,7 @@ type Claim struct {
 	Why     string  // the mechanism, and where the runtime or the kernel has it
 	Signal  string  // to watch instead
 
-	Elsewhere string    // the command that tests it, if that is not this program
-	Variants  []Variant // one process each; none is one process with nothing set
+	Variants []Variant // one process each; none is one process with nothing set
 	experiment
 }
 

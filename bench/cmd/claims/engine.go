@@ -40,9 +40,8 @@ type Result struct {
 	Signal   string        `json:"signal"`
 	Measured []Measurement `json:"measured,omitempty"`
 
-	Elsewhere string `json:"elsewhere,omitempty"` // the command that tests it
-	Skipped   string `json:"skipped,omitempty"`   // why it was not tested
-	Error     string `json:"error,omitempty"`     // why it could not be
+	Skipped string `json:"skipped,omitempty"` // why it was not tested
+	Error   string `json:"error,omitempty"`   // why it could not be
 }
 
 // Measurement is the figures of one process.
@@ -57,10 +56,7 @@ func (r *Result) Surprising() bool { return r.Verdict != "" && r.Verdict != r.Ex
 // run puts a claim to the test. It leaves the kernel's settings as it found
 // them, whatever happens; the error is for when it could not.
 func (e *engine) run(ctx context.Context, c *Claim) (r Result, err error) {
-	r = Result{Name: c.Name, Article: c.Article, Claim: c.Says, Expected: c.Expect, Why: c.Why, Signal: c.Signal, Elsewhere: c.Elsewhere}
-	if c.Elsewhere != "" {
-		return r, nil
-	}
+	r = Result{Name: c.Name, Article: c.Article, Claim: c.Says, Expected: c.Expect, Why: c.Why, Signal: c.Signal}
 	k := settings{root: e.root}
 	defer func() { err = errors.Join(err, k.restore()) }()
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/memguard/memguard-go/bench/lab"
 	"github.com/stretchr/testify/assert"
 )
 
@@ -30,6 +31,9 @@ func TestJudges(t *testing.T) {
 		"off collects":                {True, judged(judgeOff, offFigures{Cycles: 5}, offFigures{Cycles: 5}, offFigures{Cycles: 5})},
 		"nothing collects":            {Unclear, judged(judgeOff, offFigures{}, offFigures{}, offFigures{})},
 		"every 100 MB":                {True, judged(judgePercent, percentFigures{Every: map[string]uint64{"8": 99e6, "32": 101e6}})},
+		"the table saves":             {True, judged(judgeLab, outcomes(1, 0, 0)...)},
+		"the table does not":          {False, judged(judgeLab, outcomes(1, 1, 0)...)},
+		"nobody is killed":            {Unclear, judged(judgeLab, outcomes(0, 0, 0)...)},
 		"open lowers the goal":        {True, judged(judgeTable, []tableFigures{{Goal: 100}, {Goal: 50}, {Goal: 200}})},
 		"discarded is allocated":      {True, judged(judgeDiscard, discardFigures{Calls: 1000, Discarded: 1000, Kept: 1000})},
 		"nothing is allocated":        {Unclear, judged(judgeDiscard, discardFigures{Calls: 1000})},
@@ -115,4 +119,16 @@ func TestJudges(t *testing.T) {
 // judged is a judge with the figures of its variants.
 func judged[T any](judge func([]T) (Verdict, string), figures ...T) func() (Verdict, string) {
 	return func() (Verdict, string) { return judge(figures) }
+}
+
+// outcomes are those of the lab for guards that were killed so often in each scenario.
+func outcomes(kills ...uint64) (f []labFigures) {
+	for _, n := range kills {
+		l := lived{Outcome: lab.Alive, Kills: n, Seconds: 7}
+		if n > 0 {
+			l.Outcome = lab.Killed
+		}
+		f = append(f, labFigures{Runs: map[string]lived{overloaded[0]: l, overloaded[1]: l}})
+	}
+	return f
 }

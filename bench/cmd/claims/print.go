@@ -63,7 +63,7 @@ func (p *printer) text(r *Result, first bool) error {
 	fmt.Fprintf(&b, "\n%-9s%s (%s)\n", strings.ToUpper(r.outcome()), r.Name, from)
 	for _, part := range [][2]string{
 		{"claim", r.Claim}, {"happened", r.Happened}, {"because", r.Why}, {"instead", r.expected()},
-		{"skipped", r.Skipped}, {"error", r.Error}, {"run", r.Elsewhere}, {"watch", r.Signal},
+		{"skipped", r.Skipped}, {"error", r.Error}, {"watch", r.Signal},
 	} {
 		if part[1] != "" {
 			wrap(&b, part[0], part[1])
@@ -78,8 +78,6 @@ func (r *Result) outcome() string {
 	switch {
 	case r.Verdict != "":
 		return string(r.Verdict)
-	case r.Elsewhere != "":
-		return "lab"
 	case r.Skipped != "":
 		return "skipped"
 	}
@@ -124,7 +122,7 @@ func counts(results []Result) string {
 		}
 	}
 	var each []string
-	for _, outcome := range []string{"true", "partly", "false", "changed", "unclear", "lab", "skipped", "error"} {
+	for _, outcome := range []string{"true", "partly", "false", "changed", "unclear", "skipped", "error"} {
 		if n[outcome] > 0 {
 			each = append(each, fmt.Sprintf("%d %s", n[outcome], outcome))
 		}
@@ -166,9 +164,6 @@ die of memory, by its chapter; those without one it does not make.
 			}
 		}
 		b.WriteString("\n\n")
-		if r.Elsewhere != "" {
-			fmt.Fprintf(&b, "- **Run:** `%s`\n", r.Elsewhere)
-		}
 		if r.Why != "" {
 			fmt.Fprintf(&b, "- **Because:** %s\n", r.Why)
 		}

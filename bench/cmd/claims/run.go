@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/memguard/memguard-go/bench/lab"
 )
 
 // The exit status.
@@ -43,6 +45,9 @@ Exit status: 0 every verdict is the expected one, 1 one is not, 2 wrong usage,
 func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) == 2 && args[0] == measureArg {
 		return measureHere(args[1], stdout, stderr)
+	}
+	if lab.IsChild() || len(args) > 0 && args[0] == labArg {
+		return runLab(args[min(1, len(args)):])
 	}
 	return program{all, "/"}.run(args, stdout, stderr)
 }

@@ -41,11 +41,6 @@ func TestClaims(t *testing.T) {
 			assert.Regexp(t, `^(|[0-4]\.[0-9])$`, c.Article)
 			assert.Regexp(t, `\.$`, c.Says)
 			assert.NotEmpty(t, c.Signal)
-			if c.Elsewhere != "" {
-				assert.Nil(t, c.measure)
-				assert.Empty(t, c.Expect)
-				return
-			}
 			assert.Contains(t, []Verdict{True, Partly, False, Changed}, c.Expect)
 			assert.NotEmpty(t, c.Why)
 			assert.NotNil(t, c.measure)
@@ -91,9 +86,6 @@ func TestEveryExperiment(t *testing.T) {
 			assert.Nil(t, r["verdict"])
 			continue
 		}
-		if r["elsewhere"] != nil {
-			continue
-		}
 		assert.Nil(t, r["error"], "%s", r["name"])
 		assert.Equal(t, r["expected"], r["verdict"], "%s: %s", r["name"], r["happened"])
 		assert.NotEmpty(t, r["happened"], "%s", r["name"])
@@ -129,7 +121,6 @@ func TestCommandLine(t *testing.T) {
 		"argument":        {[]string{"stack-exit"}, exitUsage, `^$`, `unexpected argument "stack-exit"`},
 		"one":             {[]string{"--only", "discarded-make"}, exitFine, `FALSE +discarded-make \(article 2\.2\)(.|\n)*1 claims: 1 false\.\n$`, `1 of 1: discarded-make`},
 		"one in markdown": {[]string{"--only", "discarded-make", "--markdown"}, exitFine, `(?m)^\| \[discarded-make\]\(#discarded-make\) \| 2\.2 \| false \|$`, `.`},
-		"lab":             {[]string{"--only", "breaker-under-load"}, exitFine, `LAB +breaker-under-load(.|\n)*oomlab run`, `.`},
 		"not touched":     {[]string{"--only", "overcommit"}, exitFine, `SKIPPED +overcommit(.|\n)*--touch-kernel`, `.`},
 		"measure unknown": {[]string{measureArg, "nonsense"}, exitUsage, `^$`, `no experiment "nonsense"`},
 	} {
@@ -181,10 +172,7 @@ func TestDocs(t *testing.T) {
 			continue
 		}
 		c := all[i]
-		outcome := "Lab"
-		if c.Elsewhere == "" {
-			outcome = capital(string(c.Expect))
-		}
+		outcome := capital(string(c.Expect))
 		assert.Regexp(t, `(?s)^\n> `+regexp.QuoteMeta(c.Says)+`\n\n\*\*`+outcome+`\.\*\*`, text, name)
 		assert.Contains(t, text, "- **Watch:** "+c.Signal+"\n", name)
 		assert.Contains(t, head, "| ["+name+"](#"+name+") |")
