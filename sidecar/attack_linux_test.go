@@ -136,6 +136,11 @@ func TestUnderAttack(t *testing.T) {
 			}
 		}
 		r.alive("a thousand streams")
+		// All of them come from one address, which may have a hundred.
+		require.Eventually(t, func() bool {
+			status, body := raw(t, addr, "GET "+base+"/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+			return strings.Contains(status, " 429 ") && strings.Contains(body, "this caller has 100 streams and polls open")
+		}, 30*time.Second, 100*time.Millisecond)
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() { // others are served meanwhile

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/memguard/memguard-go/sidecar/auth"
 )
 
 // livez says that the process answers.
@@ -30,7 +28,7 @@ func (s *Sidecar) checks() []check {
 	return []check{
 		{"config", s.reloads.err()},
 		{"watching", s.watching()},
-		{"auth", s.gate.Load().auth.ReloadError()},
+		{"auth", s.control.AuthError()},
 		{"web-config", s.web.ReloadError()},
 		{"audit-policy", s.policy.ReloadError()},
 	}
@@ -52,23 +50,12 @@ func (s *Sidecar) watching() error {
 // errWithheld stands for reasons, which name files and lines of the configuration.
 var errWithheld = errors.New("reason withheld: say who you are")
 
-// mayRead reports whether a request may read the reasons.
-func (s *Sidecar) mayRead(r *http.Request) bool {
-	g := s.gate.Load()
-	user, err := g.auth.Authenticate(r)
-	if err != nil {
-		return false
-	}
-	ok, _ := g.rules.Authorize(auth.Attributes{User: user, Verb: "get", Path: r.URL.Path})
-	return ok
-}
-
 // readyz says whether all is as configured, in the form of Kubernetes' components:
 // with ?verbose, or when something is not, a line for each check.
 func (s *Sidecar) readyz(w http.ResponseWriter, r *http.Request) {
 	var b strings.Builder
 	failed := 0
-	tells := s.mayRead(r)
+	tells := s.control.Allows(r) // the reasons
 	for _, c := range s.checks() {
 		if c.err != nil {
 			failed++

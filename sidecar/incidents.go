@@ -12,11 +12,8 @@ import (
 	"github.com/memguard/memguard-go/sidecar/watch"
 )
 
-// incidentsDir is where in the state directory the reports are.
-const incidentsDir = "incidents"
-
 func (s *Sidecar) openIncidents(c *config.Config) (err error) {
-	s.store, err = incident.OpenStore(filepath.Join(c.StateDir, incidentsDir), incident.Limits{
+	s.store, err = incident.OpenStore(filepath.Join(c.StateDir, config.IncidentsDir), incident.Limits{
 		Count: c.Incidents.MaxCount, Bytes: int64(c.Incidents.MaxSize),
 	})
 	if err != nil {

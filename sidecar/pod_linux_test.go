@@ -43,9 +43,13 @@ func build(t testing.TB, pkg string, flags ...string) string {
 	return path
 }
 
+// imageFlags build the binary of the sidecar's image, as deploy/Dockerfile does.
+var imageFlags = []string{"-trimpath", "-tags=memguard_sidecar,nethttpomithttp2", "-ldflags=-s -w -funcalign=16"}
+
+// command is that binary.
 var command = sync.OnceValue(func() string {
 	path := filepath.Join(os.TempDir(), fmt.Sprintf("memguard-test-%d", os.Getpid()))
-	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./cmd/memguard") // as it is released
+	c := exec.Command("go", append(append([]string{"build"}, imageFlags...), "-o", path, "./cmd/memguard")...)
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := c.CombinedOutput()
 	if err != nil {

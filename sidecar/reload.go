@@ -15,22 +15,14 @@ import (
 	"github.com/memguard/memguard-go/sidecar/config"
 )
 
-// gate is who is known and who may do what, by one configuration.
-type gate struct {
-	auth  *auth.Authenticator
-	rules *auth.Authorizer
-}
-
-func newGate(c *config.Config, web *auth.Web) (*gate, error) {
+// known says who is known and who may do what by a configuration.
+func known(c *config.Config, web *auth.Web) (*auth.Authenticator, *auth.Authorizer, error) {
 	a, err := auth.NewAuthenticator(c.Auth, web)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	z, err := auth.NewAuthorizer(c.Auth)
-	if err != nil {
-		return nil, err
-	}
-	return &gate{a, z}, nil
+	return a, z, err
 }
 
 // reloads remembers how reading the configuration went.
@@ -96,7 +88,7 @@ func (s *Sidecar) apply() error {
 	if err := s.needsRestart(c); err != nil {
 		return err
 	}
-	next, err := newGate(c, s.web)
+	who, rules, err := known(c, s.web)
 	if err != nil {
 		return err
 	}
@@ -108,8 +100,7 @@ func (s *Sidecar) apply() error {
 		return err
 	}
 	s.poster.SetHooks(targets)
-	s.control.SetAuth(next.auth, next.rules)
-	s.gate.Store(next)
+	s.control.SetAuth(who, rules)
 	s.config.Store(c)
 	return nil
 }

@@ -3,13 +3,20 @@
 package sidecar_test
 
 import (
+	"cmp"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -134,4 +141,71 @@ func TestWritesAreOff(t *testing.T) {
 		assert.Equal(t, want.code, code, answer)
 		assert.Contains(t, answer, want.says)
 	}
+}
+
+// Of thousands of calls that are refused the log has few lines, and in them, when the
+// sidecar has ended, all of them: also those that it answered while it ended.
+func TestRefusalsAreOnRecord(t *testing.T) {
+	r, _ := configured(t, reloadConfig)
+	var recorded, flood, enough atomic.Int64
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for {
+				resp, err := http.Post(r.url+"/-/reload", "", nil)
+				if err != nil {
+					return // it has ended
+				}
+				resp.Body.Close()
+				switch resp.StatusCode {
+				case 401:
+					recorded.Add(1)
+				case 429:
+					flood.Add(1)
+				default:
+					t.Errorf("answered %s", resp.Status)
+				}
+				if enough.Add(1) == 1000 {
+					_ = r.cmd.Process.Signal(syscall.SIGTERM)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	_, err := r.cmd.Process.Wait()
+	require.NoError(t, err)
+	log, err := os.ReadFile(filepath.Join(r.dir, "audit.log"))
+	require.NoError(t, err)
+	lines, sum := 0, 0
+	for line := range strings.Lines(string(log)) {
+		var e struct{ Annotations map[string]string }
+		require.NoError(t, json.Unmarshal([]byte(line), &e))
+		if e.Annotations["authorization.k8s.io/decision"] != "forbid" {
+			continue
+		}
+		lines++
+		calls, err := strconv.Atoi(cmp.Or(e.Annotations["memguard.dev/denied-calls"], "1"))
+		require.NoError(t, err)
+		sum += calls
+	}
+	answered := int(recorded.Load() + flood.Load())
+	assert.GreaterOrEqual(t, sum, answered)
+	assert.LessOrEqual(t, sum, answered+8, "each caller had one that was cut off, at most")
+	assert.Less(t, lines, int(recorded.Load())+10, "those refused too often are few lines, of which there is one a minute")
+	assert.NotContains(t, r.logs.String(), "an audit record is lost")
+}
+
+// An end that is not to be held up is not.
+func TestNoHold(t *testing.T) {
+	service := build(t, "./testdata/crowd")
+	r, _ := configured(t, fmt.Sprintf("targets: [{name: crowd, exe: %s}]\nexit_hold: 0s\n", service))
+	r.asPod(exec.Command(service))
+	var st struct {
+		Sources []struct{ Name, State, Why string }
+	}
+	r.get("/runtimes/crowd", &st)
+	i := slices.IndexFunc(st.Sources, func(s struct{ Name, State, Why string }) bool { return s.Name == "exit-hold" })
+	require.GreaterOrEqual(t, i, 0)
+	assert.Equal(t, "off", st.Sources[i].State)
+	assert.Contains(t, st.Sources[i].Why, "configuration")
 }

@@ -5,6 +5,7 @@ package sidecar
 import (
 	"testing"
 
+	"github.com/memguard/memguard-go/sidecar/attach"
 	"github.com/memguard/memguard-go/sidecar/auth"
 	"github.com/memguard/memguard-go/sidecar/config"
 	"github.com/stretchr/testify/assert"
@@ -36,4 +37,11 @@ func TestNeedsRestart(t *testing.T) {
 			assert.ErrorContains(t, err, test.want, name)
 		}
 	}
+}
+
+// Without a configuration an end is held up for as long as package attach says, which
+// package config does not know.
+func TestDefaultHold(t *testing.T) {
+	t.Parallel()
+	assert.Equal(t, attach.DefaultHold, config.Default().ExitHold)
 }

@@ -91,9 +91,11 @@ func (s *Sidecar) server(ctx context.Context, addr string, l net.Listener, h htt
 	}}
 }
 
-// serve answers until ctx ends.
+// serve answers until ctx ends, and then those requests that are under way.
 func (v *server) serve(ctx context.Context) error {
+	over := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(over)
 		late, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
 		if v.http.Shutdown(late) != nil {
@@ -104,6 +106,7 @@ func (v *server) serve(ctx context.Context) error {
 	if err := v.http.Serve(v.listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+	<-over // what they do is still to be recorded
 	return nil
 }
 

@@ -5,11 +5,13 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,7 +46,6 @@ type Sidecar struct {
 	web     *auth.Web
 	control *control.Server
 	metrics *metrics.Collector
-	gate    atomic.Pointer[gate]          // in force
 	config  atomic.Pointer[config.Config] // in force
 	reloads reloads
 }
@@ -66,7 +67,7 @@ func Check(c *config.Config) error {
 	web, err := openWeb(c)
 	errs = append(errs, err)
 	if err == nil {
-		_, err = newGate(c, web)
+		_, _, err = known(c, web)
 		errs = append(errs, err)
 	}
 	if c.Audit.PolicyFile != "" {
@@ -105,11 +106,10 @@ func open(o Options) (_ *Sidecar, err error) {
 	if s.web, err = openWeb(c); err != nil {
 		return nil, err
 	}
-	gate, err := newGate(c, s.web)
+	who, rules, err := known(c, s.web)
 	if err != nil {
 		return nil, err
 	}
-	s.gate.Store(gate)
 	if s.audit, err = audit.OpenLog(audit.LogConfig{
 		Path: c.Audit.Log, MaxSize: int64(c.Audit.MaxSize),
 		MaxAge: time.Duration(c.Audit.MaxAgeDays) * 24 * time.Hour, MaxBackups: c.Audit.MaxFiles,
@@ -122,14 +122,18 @@ func open(o Options) (_ *Sidecar, err error) {
 	if err := s.openIncidents(c); err != nil {
 		return nil, err
 	}
+	oomHold := ""
+	if c.OOMHold {
+		oomHold = filepath.Join(c.StateDir, "oom-hold")
+	}
 	if s.watcher, err = watch.New(watch.Config{
-		Rules: c.Targets, Interval: c.Interval, Hold: c.ExitHold,
-		ExecState: c.ExecState, Died: s.died, Logger: s.log,
+		Rules: c.Targets, Interval: c.Interval, Hold: cmp.Or(c.ExitHold, -1), // its 0 is the default
+		OOMHold: oomHold, ExecState: c.ExecState, Died: s.died, Logger: s.log,
 	}); err != nil {
 		return nil, err
 	}
 	if s.control, err = control.New(control.Config{
-		Watcher: s.watcher, Auth: gate.auth, Authz: gate.rules, Audit: s.audit, Policy: s.policy,
+		Watcher: s.watcher, Auth: who, Authz: rules, Audit: s.audit, Policy: s.policy,
 		Incidents: s.store, Namespace: c.Namespace, Writes: c.Writes.Enabled, StateDir: c.StateDir, Logger: s.log,
 		Limits: control.Limits{WritesPerMinute: c.Writes.PerMinute, WriteBurst: c.Writes.Burst},
 	}); err != nil {
@@ -145,6 +149,11 @@ func (s *Sidecar) close() {
 	if s.store != nil {
 		if err := s.store.Close(); err != nil {
 			s.log.Error("closing the store of incidents", "error", err)
+		}
+	}
+	if s.control != nil {
+		if err := s.control.Close(); err != nil {
+			s.log.Error("closing the control API", "error", err)
 		}
 	}
 	if s.audit != nil {

@@ -4,16 +4,21 @@ package attach
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // heavy skips what needs gigabytes unless it is asked for.
@@ -98,42 +103,108 @@ func BenchmarkAgainstInProcess(b *testing.B) {
 	b.ReportMetric(float64(inside)/float64(outside), "in-process/attach")
 }
 
-// BenchmarkTargetSlowdown is what a target that allocates on all its Ps gets done
-// in a second of its processor time, with a snapshot in it and without, in turns.
+// BenchmarkTargetSlowdown is what it costs a target to be read once a second, by a
+// snapshot of everything but the heap profile. Two targets work at the same time, each
+// on a processor of its own, and one of them is read, in turns of two seconds: what
+// the machine does to both of them at once falls out of the ratio of their work, and
+// what it does to one of them out of the turns. An operation is two turns, so
+//
+//	go test -run='^$' -bench=TargetSlowdown -benchtime=150x ./sidecar/attach
+//
+// takes ten minutes. The reader computes on the same processors: work/s has what it
+// takes of them, and work/cpu-s has not. ±-% is half of the 95 % confidence interval.
 func BenchmarkTargetSlowdown(b *testing.B) {
-	p := start(b, compile(b, build{release: current, flags: "-ldflags=-s,-w"}), "-goroutines=1000")
-	t := open(b, p.pid())
-	p.ask(b, "churn")
-	var done, spent [2]float64
-	for b.Loop() {
-		for with := range 2 {
-			work, used := float64(p.truth(b).MemStats.TotalAlloc), targetCPU(b, p.pid())
-			if with == 1 {
-				_, err := t.Snapshot(b.Context(), Spans|Goroutines)
-				require.NoError(b, err)
-			}
-			time.Sleep(time.Second)
-			done[with] += float64(p.truth(b).MemStats.TotalAlloc) - work
-			spent[with] += targetCPU(b, p.pid()) - used
-		}
+	const turn = 2 * time.Second
+	type worker struct {
+		*Target
+		pid  int
+		done []byte
 	}
-	b.ReportMetric(done[1]/spent[1]/(done[0]/spent[0]), "work-per-cpu-with/without")
-	b.ReportMetric(done[1]/done[0], "work-with/without")
+	var workers [2]worker
+	for i := range workers {
+		file := filepath.Join(b.TempDir(), "counter")
+		require.NoError(b, os.WriteFile(file, make([]byte, 8), 0o600))
+		f, err := os.OpenFile(file, os.O_RDWR, 0)
+		require.NoError(b, err)
+		done, err := unix.Mmap(int(f.Fd()), 0, 8, unix.PROT_READ, unix.MAP_SHARED)
+		require.NoError(b, err)
+		f.Close()
+		c := exec.Command(compile(b, build{release: current, flags: "-ldflags=-s,-w"}), "-goroutines=1000", "-heap=64")
+		c.Env = append(os.Environ(), "GOMAXPROCS=1")
+		p := startCommand(b, c)
+		require.Equal(b, "<nil>\n", p.ask(b, "work "+file))
+		pin(b, p.pid(), i)
+		workers[i] = worker{open(b, p.pid()), p.pid(), done}
+	}
+	figures := func() (work, used [2]float64) {
+		for i, w := range workers {
+			work[i] = float64(atomic.LoadUint64((*uint64)(unsafe.Pointer(&w.done[0]))))
+			used[i] = float64(cpuOf(b, w.pid))
+		}
+		return work, used
+	}
+	// of is the logarithm of the ratio of what the two got done in a turn in which one
+	// of them was read.
+	of := func(read int) (perTime, perCPU float64) {
+		work, used := figures()
+		for end := time.Now().Add(turn); time.Now().Before(end); time.Sleep(time.Second) {
+			_, err := workers[read].Snapshot(b.Context(), Spans|Goroutines)
+			require.NoError(b, err)
+		}
+		work2, used2 := figures()
+		perTime = math.Log((work2[0] - work[0]) / (work2[1] - work[1]))
+		return perTime, perTime - math.Log((used2[0]-used[0])/(used2[1]-used[1]))
+	}
+	time.Sleep(turn) // the heaps grow to where they stay
+	var perTime, perCPU []float64
+	for first := 0; b.Loop(); first = 1 - first {
+		var t, c [2]float64
+		t[first], c[first] = of(first)
+		t[1-first], c[1-first] = of(1 - first)
+		perTime, perCPU = append(perTime, (t[0]-t[1])/2), append(perCPU, (c[0]-c[1])/2)
+	}
+	for name, d := range map[string][]float64{"work/s": perTime, "work/cpu-s": perCPU} {
+		mean, half := interval(d)
+		b.ReportMetric(100*(math.Exp(mean)-1), name+"-change-%")
+		b.ReportMetric(100*half, name+"-±-%")
+	}
 }
 
-// targetCPU is the time in clock ticks that a process has computed
-// (proc_pid_stat(5), fields 14 and 15).
-func targetCPU(b *testing.B, pid int) float64 {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	require.NoError(b, err)
-	fields := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+2:]))
-	var sum float64
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseFloat(f, 64)
-		require.NoError(b, err)
-		sum += n
+// interval is the mean of values and half the width of its 95 % confidence interval,
+// by the normal distribution: of thirty values or more.
+func interval(values []float64) (mean, half float64) {
+	n := float64(len(values))
+	for _, v := range values {
+		mean += v / n
 	}
-	return sum
+	var sum float64
+	for _, v := range values {
+		sum += (v - mean) * (v - mean)
+	}
+	return mean, 1.96 * math.Sqrt(sum/(n-1)/n)
+}
+
+// pin keeps the threads of a process on one processor.
+func pin(b *testing.B, pid, processor int) {
+	var set unix.CPUSet
+	set.Set(processor % runtime.NumCPU())
+	for range 3 { // a thread that was made meanwhile
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		require.NoError(b, err)
+		for _, t := range threads {
+			tid, err := strconv.Atoi(t.Name())
+			require.NoError(b, err)
+			require.NoError(b, unix.SchedSetaffinity(tid, &set))
+		}
+	}
+}
+
+// cpuOf is the time that a process has computed (clock_getcpuclockid(3): its clock's
+// number is made of its own, with CPUCLOCK_SCHED).
+func cpuOf(b *testing.B, pid int) time.Duration {
+	var t unix.Timespec
+	require.NoError(b, unix.ClockGettime(int32(^pid<<3|2), &t))
+	return time.Duration(t.Nano())
 }
 
 // TestReaderMemory reads a million goroutines from a process of its own, which

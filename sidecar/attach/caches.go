@@ -25,8 +25,6 @@ func (t *Target) readPs(sc *scalars) error {
 		return err
 	}
 	p.reset()
-	sc.gs, sc.gfree = [2]int64{}, 0
-	t.planGs(p, &sc.gs[0])
 	f := &t.layout.P
 	for i := range sc.ps {
 		q := &sc.ps[i]
@@ -37,9 +35,8 @@ func (t *Target) readPs(sc *scalars) error {
 		if f.Cleanups.Has() {
 			p.add(q.addr+uint64(f.Cleanups), 8, func(b []byte) { q.cleanups = le.Uint64(b) })
 		}
-		p.add(q.addr+uint64(f.GFree), 4, func(b []byte) { sc.gfree += int64(int32(le.Uint32(b))) })
 	}
-	t.planGs(p, &sc.gs[1])
+	t.planCount(p, sc)
 	return t.read(p)
 }
 

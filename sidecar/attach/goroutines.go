@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/memguard/memguard-go/memguard"
@@ -200,8 +201,10 @@ func (t *Target) goroutines(ctx context.Context, s *Snapshot, sc *scalars, every
 	if err = cmp.Or(err, ctx.Err()); err != nil {
 		return err
 	}
-	keys := slices.SortedFunc(maps.Keys(groups), func(a, b key) int {
-		return cmp.Or(cmp.Compare(groups[b].count, groups[a].count), cmp.Compare(a.startPC, b.startPC), cmp.Compare(a.pc, b.pc), cmp.Compare(a.depth, b.depth))
+	keys := slices.Collect(maps.Keys(groups))
+	sort.Slice(keys, func(i, j int) bool {
+		a, b := &keys[i], &keys[j]
+		return cmp.Or(cmp.Compare(groups[*b].count, groups[*a].count), cmp.Compare(a.startPC, b.startPC), cmp.Compare(a.pc, b.pc), cmp.Compare(a.depth, b.depth)) < 0
 	})
 	differ := map[key]bool{}
 	for _, k := range keys {
@@ -234,7 +237,7 @@ func (t *Target) goroutines(ctx context.Context, s *Snapshot, sc *scalars, every
 	if bad+torn > 0 {
 		s.cannot(fmt.Sprintf("%d of %d goroutines", bad+torn, sc.allgs.len), "they changed while they were read")
 	}
-	slices.SortStableFunc(cl.out, func(a, b Cluster) int { return cmp.Compare(b.Count, a.Count) })
+	sort.SliceStable(cl.out, func(i, j int) bool { return cl.out[i].Count > cl.out[j].Count })
 	state.Clusters, state.Unclustered = slices.Concat([]Cluster{}, cl.out), cl.lost
 	s.runners()
 	if n, ok := state.Total.Get(); ok && cl.lost == 0 {

@@ -282,9 +282,9 @@ func (h *hold) last(ctx context.Context) *Death {
 	}
 	read := make(chan result, 1)
 	go func() {
-		s, err := h.target.snapshot(limited, h.parts)
+		s, err := h.target.Snapshot(limited, h.parts)
 		if s != nil {
-			s.How.Way = "exit hold"
+			s.How.Way = ExitHold
 		}
 		read <- result{s, err}
 	}()

@@ -20,8 +20,12 @@ const (
 	arenaSize = 64 << 20
 )
 
-// Tries of a read that the target disturbs.
-const tries = 4
+// Tries of a read that the target disturbs, and of the one for a few numbers, which is
+// over in microseconds.
+const (
+	tries      = 4
+	countTries = 32
+)
 
 // scalars is what is read of the runtime's own structures, which are at fixed
 // addresses. How the runtime computes its figures from them is in
@@ -38,8 +42,7 @@ type scalars struct {
 	cleanups                []byte
 	has                     map[string]bool // the globals that were found
 	ps                      []proc
-	gs                      [2]int64 // goroutines there are, less those on the common list for reuse: before and after the Ps were read
-	gfree                   int64    // on the Ps' lists for reuse
+	gs                      [2]int64 // goroutines there are, less those on the common list for reuse: before and after the Ps' lists were read
 	cached                  delta    // what Ps have allocated from their cached spans
 
 	fixed, work plan
@@ -74,6 +77,7 @@ type proc struct {
 	pages    uint64 // free pages in its page cache
 	timers   uint32
 	cleanups uint64
+	gfree    [2]int32 // goroutines on its list for reuse, read twice
 }
 
 // delta are allocation counters.
@@ -141,6 +145,19 @@ func (t *Target) first(sc *scalars) error {
 
 func (sc *scalars) spanInuse() uint64  { return le.Uint64(sc.heap) }
 func (sc *scalars) cacheInuse() uint64 { return le.Uint64(sc.heap[8:]) }
+
+// planCount plans to read what goroutines are counted by, twice each.
+func (t *Target) planCount(p *plan, sc *scalars) {
+	sc.gs = [2]int64{}
+	t.planGs(p, &sc.gs[0])
+	for pass := range 2 {
+		for i := range sc.ps {
+			q := &sc.ps[i]
+			p.add(q.addr+uint64(t.layout.P.GFree), 4, func(b []byte) { q.gfree[pass] = int32(le.Uint32(b)) })
+		}
+	}
+	t.planGs(p, &sc.gs[1])
+}
 
 // planGs plans to read how many goroutines there are, less the runtime's own and
 // those on the common list for reuse.
@@ -289,16 +306,27 @@ func (t *Target) scalars(s *Snapshot, withCaches bool) (*scalars, error) {
 
 // count counts the goroutines as runtime.NumGoroutine does (runtime/proc.go,
 // gcount): all that ever were, less those that are free for reuse and the
-// runtime's own. Free ones move between the Ps' lists and the common one in
-// batches, so that is read before and after the Ps'.
+// runtime's own. A goroutine that begins on one P and ends on another while these are
+// read would be counted twice or not at all, and free ones move between the lists in
+// batches. So everything is read twice, the Ps' lists one pass after the other: where
+// nothing differs, all of it was so at one moment between the passes.
 func (t *Target) count(sc *scalars) (uint64, bool, error) {
-	for try := range tries {
+	for try := range countTries {
 		if try > 0 {
-			if err := t.readPs(sc); err != nil {
+			p := &sc.work
+			p.reset()
+			t.planCount(p, sc)
+			if err := t.read(p); err != nil {
 				return 0, false, err
 			}
 		}
-		if n := sc.gs[0] - sc.gfree; sc.gs[0] == sc.gs[1] && n >= 1 && n <= maxGs { // at least one runs
+		n, still := sc.gs[0], sc.gs[0] == sc.gs[1]
+		for i := range sc.ps {
+			q := &sc.ps[i]
+			n -= int64(q.gfree[0])
+			still = still && q.gfree[0] == q.gfree[1]
+		}
+		if still && n >= 1 && n <= maxGs { // at least one runs
 			return uint64(n), true, nil
 		}
 	}

@@ -56,10 +56,16 @@ type Snapshot struct {
 	limit  uint64
 }
 
+// The ways in which this package takes snapshots, as How.Way says.
+const (
+	Live     = "live"
+	ExitHold = "exit hold" // after the end had begun
+)
+
 // How says how a snapshot was taken.
 type How struct {
 	Info
-	Way     string         `json:"way"` // live, or exit hold: after the end had begun
+	Way     string         `json:"way"` // live, exit hold; or poll, oom-control, memory-events of one that package watch kept as the last before the end
 	Took    time.Duration  `json:"took_ns"`
 	Calls   uint64         `json:"syscalls"`
 	Bytes   uint64         `json:"bytes_read"`
@@ -144,21 +150,12 @@ const maxTime = 30 * time.Second
 
 // Snapshot reads the target's figures and the given parts. Figures that cannot be
 // read are unknown and in Snapshot.Unknown. The error is ErrGone, ErrPermission,
-// or that of ctx.
-func (t *Target) Snapshot(ctx context.Context, parts Parts) (*Snapshot, error) {
-	s, err := t.snapshot(ctx, parts)
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-// snapshot returns what it has even when it could not finish.
-func (t *Target) snapshot(ctx context.Context, parts Parts) (s *Snapshot, err error) {
+// or that of ctx; with one the snapshot has what was read before, or is nil.
+func (t *Target) Snapshot(ctx context.Context, parts Parts) (s *Snapshot, err error) {
 	start := time.Now()
 	cost := t.mem.Cost
 	s = &Snapshot{Time: start, PID: t.pid, GoVersion: t.exe.Version, Unknown: []memguard.Blind{}}
-	s.How.Info, s.How.Way = t.Info(), "live"
+	s.How.Info, s.How.Way = t.Info(), Live
 	defer func() {
 		t.buf = nil // up to a mebibyte, which a walk needs and who watches many targets does not
 		if s != nil {

@@ -55,6 +55,9 @@ const (
 	AnnotationStack       = "memguard.dev/call-stack"
 	AnnotationReasonGiven = "memguard.dev/reason" // what the caller gave as reason
 	AnnotationTraceparent = "memguard.dev/traceparent"
+	// How many denied calls of one caller the event stands for, if more than itself. What
+	// else it says is of the first of them; its stage timestamp is after the last.
+	AnnotationCalls = "memguard.dev/denied-calls"
 )
 
 // Event is one record: audit.k8s.io/v1 Event.

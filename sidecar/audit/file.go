@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,12 +31,17 @@ type file struct {
 	config LogConfig
 	lock   io.Closer
 	f      *os.File
-	size   int64     // bytes
-	dirty  bool      // there may be more than size bytes
-	born   time.Time // of its first record
-	swept  time.Time // when older files were looked through
-	torn   int64     // bytes that were set aside when it was opened
+	size   int64              // bytes
+	dirty  bool               // there may be more than size bytes
+	born   time.Time          // of its first record
+	swept  time.Time          // when older files were looked through
+	torn   int64              // bytes that were set aside when it was opened
+	ages   map[uint64]written // of older files, by number
 }
+
+// written is when an older file was written last: by its time stamp, and by our own
+// clock as it seemed when that stamp was seen first.
+type written struct{ stamp, own time.Time }
 
 // sweepEvery is how often the age of older files is looked at when none is begun.
 const sweepEvery = time.Hour
@@ -51,7 +57,7 @@ func openFile(c LogConfig) (*file, error) {
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) { // then two writers are not told apart
 		return nil, err
 	}
-	l := &file{config: c, lock: lock}
+	l := &file{config: c, lock: lock, ages: map[uint64]written{}}
 	if err := l.open(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -165,7 +171,7 @@ func birth(f *os.File) time.Time {
 	if json.Unmarshal(line, &first) != nil || first.At.IsZero() {
 		return time.Now()
 	}
-	return first.At.Time
+	return own(first.At.Time)
 }
 
 // append writes whole lines and syncs them. rotation is what kept it from beginning a new
@@ -303,13 +309,32 @@ func (l *file) sweep() error {
 		drop := len(numbers)-i > l.config.MaxBackups
 		if !drop && l.config.MaxAge > 0 {
 			st, err := os.Stat(path)
-			drop = err == nil && l.swept.Sub(st.ModTime()) > l.config.MaxAge
+			drop = err == nil && l.age(n, st.ModTime()) > l.config.MaxAge
 		}
 		if drop {
 			errs = append(errs, os.Remove(path))
 		}
 	}
+	maps.DeleteFunc(l.ages, func(n uint64, _ written) bool { return !slices.Contains(numbers, n) })
 	return errors.Join(errs...)
+}
+
+// own makes of a time of the wall clock one that goes on by the clock that nobody sets.
+// What lies in the future, from before the clock was set back, is now.
+func own(at time.Time) time.Time {
+	now := time.Now()
+	return now.Add(-max(now.Sub(at), 0))
+}
+
+// age is how old an older file is. A clock that is set while we run, rightly or not, is
+// no reason to remove what cannot be had again, nor to keep it for longer.
+func (l *file) age(n uint64, stamp time.Time) time.Duration {
+	w, seen := l.ages[n]
+	if !seen || !w.stamp.Equal(stamp) {
+		w = written{stamp, own(stamp)}
+		l.ages[n] = w
+	}
+	return time.Since(w.own)
 }
 
 func (l *file) close() error { return errors.Join(l.f.Close(), l.lock.Close()) }

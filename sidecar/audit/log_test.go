@@ -16,6 +16,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -254,6 +255,84 @@ func TestRotateByAge(t *testing.T) {
 		require.NoError(t, os.Chtimes(path, time.Now(), time.Now().Add(100*time.Hour)))
 		require.NoError(t, l.Append(event(6)))
 		assert.Equal(t, []int{3, 4, 5, 6}, numbers(t, path))
+		require.NoError(t, l.Close())
+	})
+}
+
+// jumped is a time as it would have been read had the wall clock been set by d before:
+// the monotonic reading is the same (time/time.go, Time: with the highest bit of wall
+// set, 33 bits are seconds, 30 nanoseconds).
+func jumped(t *testing.T, at time.Time, d time.Duration) time.Time {
+	t.Helper()
+	was := at
+	wall := (*uint64)(unsafe.Pointer(&at))
+	require.NotZero(t, *wall>>63, "a time without a monotonic reading: it is of the wall clock alone")
+	*wall += uint64(d/time.Second) << 30
+	require.Equal(t, d, at.Round(0).Sub(was.Round(0)))
+	require.Zero(t, at.Sub(was))
+	return at
+}
+
+// A clock that is set while the log is open, forward or back, neither begins a file nor
+// removes one, and puts neither off.
+func TestClockSetMeanwhile(t *testing.T) {
+	t.Parallel()
+	for _, d := range []time.Duration{-1000 * time.Hour, 1000 * time.Hour} {
+		dir := t.TempDir()
+		path, first := filepath.Join(dir, "audit.log"), filepath.Join(dir, "audit-00000001.log")
+		l := open(t, LogConfig{Path: path, MaxAge: 24 * time.Hour})
+		require.NoError(t, l.Append(event(1)))
+		l.file.born = jumped(t, l.file.born.Add(-23*time.Hour), d)
+		require.NoError(t, l.Append(event(2)))
+		assert.NoFileExists(t, first, "%v", d)
+		l.file.born = l.file.born.Add(-2 * time.Hour)
+		require.NoError(t, l.Append(event(3)))
+		assert.Equal(t, []int{1, 2}, numbers(t, first), "%v", d)
+
+		w := l.file.ages[1]
+		l.file.ages[1] = written{w.stamp, jumped(t, w.own.Add(-23*time.Hour), d)}
+		require.NoError(t, l.file.sweep())
+		assert.FileExists(t, first, "%v", d)
+		l.file.ages[1] = written{w.stamp, jumped(t, w.own.Add(-25*time.Hour), d)}
+		require.NoError(t, l.file.sweep())
+		assert.NoFileExists(t, first, "%v", d)
+		require.NoError(t, l.file.sweep())
+		assert.Empty(t, l.file.ages, "what is gone is not remembered")
+	}
+}
+
+// Records and files whose times lie in the future, from before the clock was set back,
+// go when they have been there for as long as is allowed.
+func TestTimesInTheFuture(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, first := filepath.Join(dir, "audit.log"), filepath.Join(dir, "audit-00000001.log")
+	synctest.Test(t, func(t *testing.T) {
+		c := LogConfig{Path: path, MaxAge: 24 * time.Hour}
+		l, err := OpenLog(c)
+		require.NoError(t, err)
+		e := event(1)
+		e.StageTime = MicroTime{time.Now().Add(1000 * time.Hour)}
+		require.NoError(t, l.Append(e))
+		require.NoError(t, l.Close())
+		l, err = OpenLog(c)
+		require.NoError(t, err)
+		time.Sleep(23 * time.Hour)
+		require.NoError(t, l.Append(event(2)))
+		assert.Equal(t, []int{1, 2}, numbers(t, path))
+		time.Sleep(2 * time.Hour)
+		require.NoError(t, l.Append(event(3)))
+		assert.Equal(t, []int{1, 2}, numbers(t, first), "a day old, whatever its record says")
+
+		require.NoError(t, os.Chtimes(first, time.Now(), time.Now().Add(1000*time.Hour)))
+		for i := range 22 { // which looks at the older files each hour
+			time.Sleep(time.Hour)
+			require.NoError(t, l.Append(event(4+i)))
+		}
+		assert.FileExists(t, first)
+		time.Sleep(5 * time.Hour)
+		require.NoError(t, l.Append(event(31)))
+		assert.NoFileExists(t, first, "a day after it was seen, whatever its time says")
 		require.NoError(t, l.Close())
 	})
 }

@@ -5,6 +5,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"regexp"
@@ -21,6 +22,9 @@ var namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 // maxSocket is how long the path of a unix socket may be, in bytes: sun_path without
 // the zero at its end (unix(7)).
 const maxSocket = 107
+
+// mostDays is how long files may be kept: a time.Duration has room for 292 years.
+const mostDays = 100_000
 
 // check says all that is wrong.
 func (c *Config) check() error {
@@ -58,17 +62,29 @@ func (c *Config) check() error {
 	if _, err := auth.NewAuthorizer(c.Auth); err != nil {
 		bad("auth", "%w", err)
 	}
-	if c.Writes.PerMinute < 0 || c.Writes.Burst < 0 {
-		bad("writes", "per_minute %v, burst %d: want above zero", c.Writes.PerMinute, c.Writes.Burst)
+	if n := c.Writes.PerMinute; !(n > 0) || math.IsInf(n, 0) { // NaN too
+		bad("writes.per_minute", "%v: want more than 0; writes.enabled says whether there are any", n)
+	}
+	if n := c.Writes.Burst; n < 1 {
+		bad("writes.burst", "%d: want 1 or more; writes.enabled says whether there are any", n)
 	}
 	if c.Writes.Enabled && len(c.Auth.Rules) == 0 {
 		bad("writes.enabled", "no auth.rules allow any write: add one, or leave writes off")
 	}
-	if c.Audit.MaxSize < 1<<16 || c.Audit.MaxAgeDays < 0 || c.Audit.MaxFiles < 1 {
-		bad("audit", "want max_size of 64KiB or more, max_age_days not below zero, max_files of 1 or more")
+	if n := c.Audit.MaxSize; n < 1<<16 {
+		bad("audit.max_size", "%d bytes: want 64KiB or more", n)
 	}
-	if c.Incidents.MaxCount < 1 || c.Incidents.MaxSize < 1<<20 {
-		bad("incidents", "want max_count of 1 or more, max_size of 1MiB or more")
+	if n := c.Audit.MaxAgeDays; n < 0 || n > mostDays {
+		bad("audit.max_age_days", "%d: want 1 to %d, or 0 for no limit", n, mostDays)
+	}
+	if n := c.Audit.MaxFiles; n < 1 {
+		bad("audit.max_files", "%d: want 1 or more", n)
+	}
+	if n := c.Incidents.MaxCount; n < 1 {
+		bad("incidents.max_count", "%d: want 1 or more", n)
+	}
+	if n := c.Incidents.MaxSize; n < 1<<20 {
+		bad("incidents.max_size", "%d bytes: want 1MiB or more", n)
 	}
 	for i, h := range c.Webhooks {
 		if u, err := url.Parse(h.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {

@@ -27,7 +27,8 @@ type Config struct {
 	Namespace string        `yaml:"namespace" doc:"namespace in the paths of the API and in the audit log; $POD_NAMESPACE, else default"`
 	StateDir  string        `yaml:"state_dir" doc:"directory, of mode 0700, for incidents, the journal of overrides and the audit log; $STATE_DIRECTORY, else $XDG_STATE_HOME/memguard or ~/.local/state/memguard"`
 	Interval  time.Duration `yaml:"interval" doc:"time between two looks at a target at rest; 1s"`
-	ExitHold  time.Duration `yaml:"exit_hold" doc:"how long the end of a Go process may be held up so that its state can be read; 700ms; below zero: not at all"`
+	ExitHold  time.Duration `yaml:"exit_hold" doc:"how long the end of a Go process may be held up so that its state can be read; 700ms; 0s or less: not at all"`
+	OOMHold   bool          `yaml:"oom_hold" doc:"whether the kernel's kill for the limit of a Go process's own cgroup is held up as well, for exit_hold (700ms where that is off), by setting memory.oom_control near the limit: in cgroup version 1, with the right to write it; docs/sidecar.md says what that may do to the service; false"`
 	Targets   []target.Rule `yaml:"targets" doc:"what to watch"`
 	ExecState string        `yaml:"exec_state" doc:"state directory of memguard exec, whose services' standard error and exit status are read there; none"`
 	PodInfo   string        `yaml:"pod_info" doc:"directory of a downward-API volume with the files namespace, name, uid, container and node; else the variables POD_NAMESPACE, POD_NAME and so on"`
@@ -49,23 +50,23 @@ type Web struct {
 // Writes says whether services may be given orders through the API.
 type Writes struct {
 	Enabled   bool    `yaml:"enabled" doc:"whether there are any; false"`
-	PerMinute float64 `yaml:"per_minute" doc:"writes of one caller in a minute; 10"`
-	Burst     int     `yaml:"burst" doc:"writes of one caller at once; 10"`
+	PerMinute float64 `yaml:"per_minute" doc:"writes of one caller in a minute, above 0; 10" above:"0"`
+	Burst     int     `yaml:"burst" doc:"writes of one caller at once; 10" min:"1"`
 }
 
 // Audit says how the audit log is kept.
 type Audit struct {
 	Log        string `yaml:"log" doc:"file; audit.log in state_dir"`
 	PolicyFile string `yaml:"policy_file" doc:"audit.k8s.io/v1 Policy; none: writes with their bodies and answers, and no reads"`
-	MaxSize    Size   `yaml:"max_size" doc:"of a file before it is rotated; 16MiB"`
-	MaxAgeDays int    `yaml:"max_age_days" doc:"of rotated files; 30"`
-	MaxFiles   int    `yaml:"max_files" doc:"rotated files that are kept; 10"`
+	MaxSize    Size   `yaml:"max_size" doc:"of a file before it is rotated, 64KiB or more; 16MiB" min:"65536"`
+	MaxAgeDays int    `yaml:"max_age_days" doc:"of rotated files; 30; 0: no limit" min:"0"`
+	MaxFiles   int    `yaml:"max_files" doc:"rotated files that are kept; 10" min:"1"`
 }
 
 // Incidents says how many incident reports are kept.
 type Incidents struct {
-	MaxCount int  `yaml:"max_count" doc:"reports that are kept; 100"`
-	MaxSize  Size `yaml:"max_size" doc:"of all of them; 256MiB"`
+	MaxCount int  `yaml:"max_count" doc:"reports that are kept; 100" min:"1"`
+	MaxSize  Size `yaml:"max_size" doc:"of all of them, 1MiB or more; 256MiB" min:"1048576"`
 }
 
 // Webhook is an address that incidents are posted to.
@@ -81,6 +82,17 @@ const None = "none"
 
 // DefaultListen is where the sidecar listens if nothing else is said.
 const DefaultListen = "127.0.0.1:9779"
+
+// Default is what is so without a file: every number has its default here, so that one
+// that is written as 0 is 0.
+func Default() *Config {
+	return &Config{
+		Interval: time.Second, ExitHold: 700 * time.Millisecond,
+		Writes:    Writes{PerMinute: 10, Burst: 10},
+		Audit:     Audit{MaxSize: 16 << 20, MaxAgeDays: 30, MaxFiles: 10},
+		Incidents: Incidents{MaxCount: 100, MaxSize: 256 << 20},
+	}
+}
 
 // ReadFile reads a file. The error names it, and the line where one is wrong.
 func ReadFile(path string) (*Config, error) {
@@ -148,22 +160,52 @@ func plainly(err error) error {
 	}))
 }
 
-// Parse reads the text of a file. Nothing in it is completed or checked yet:
-// see Complete.
+// Parse reads the text of a file, over [Default]. Nothing else in it is completed or
+// checked yet: see Complete.
 func Parse(text []byte) (*Config, error) {
 	if len(text) > maxBytes {
 		return nil, fmt.Errorf("longer than %d bytes", maxBytes)
 	}
-	var c Config
+	c := Default()
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
-	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) { // EOF: an empty file
+	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) { // EOF: an empty file
 		return nil, plainly(err)
 	}
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("more than one document: take out the line ---")
 	}
-	return &c, nil
+	if err := given(text); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// given refuses numbers of list entries, which have no defaults, that do not say what
+// they seem to: a condition of 0 would be none, and who is at a socket without a uid root.
+func given(text []byte) error {
+	var is struct {
+		Targets []struct{ PID, Port *int }
+		Auth    struct{ Peers []struct{ UID *int } }
+	}
+	if err := yaml.Unmarshal(text, &is); err != nil {
+		return plainly(err)
+	}
+	var errs []error
+	for i, t := range is.Targets {
+		if t.PID != nil && *t.PID == 0 {
+			errs = append(errs, fmt.Errorf("targets[%d].pid: 0 is no process: leave it out for any", i))
+		}
+		if t.Port != nil && *t.Port == 0 {
+			errs = append(errs, fmt.Errorf("targets[%d].port: 0 is no port: leave it out for any", i))
+		}
+	}
+	for i, p := range is.Auth.Peers {
+		if p.UID == nil {
+			errs = append(errs, fmt.Errorf("auth.peers[%d].uid: is missing", i))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // paths are the files and directories that the configuration names.
@@ -183,24 +225,16 @@ func (c *Config) paths() []*string {
 	return ps
 }
 
-// Complete fills in the defaults and checks everything that can be checked
+// Complete fills in what depends on the environment and checks everything that can be checked
 // without touching anything. All that is wrong is in the error, each with its
 // place in the file.
 func (c *Config) Complete(getenv func(string) string) error {
 	c.Namespace = cmp.Or(c.Namespace, getenv("POD_NAMESPACE"), "default")
-	c.Interval = cmp.Or(c.Interval, time.Second)
 	c.Web.Listen = cmp.Or(c.Web.Listen, DefaultListen)
-	c.StateDir = cmp.Or(c.StateDir, stateDir(getenv))
+	c.StateDir = cmp.Or(c.StateDir, StateDir(getenv))
 	if c.StateDir != "" {
 		c.Audit.Log = cmp.Or(c.Audit.Log, filepath.Join(c.StateDir, "audit.log"))
 	}
-	c.Audit.MaxSize = cmp.Or(c.Audit.MaxSize, 16<<20)
-	c.Audit.MaxAgeDays = cmp.Or(c.Audit.MaxAgeDays, 30)
-	c.Audit.MaxFiles = cmp.Or(c.Audit.MaxFiles, 10)
-	c.Incidents.MaxCount = cmp.Or(c.Incidents.MaxCount, 100)
-	c.Incidents.MaxSize = cmp.Or(c.Incidents.MaxSize, 256<<20)
-	c.Writes.PerMinute = cmp.Or(c.Writes.PerMinute, 10)
-	c.Writes.Burst = cmp.Or(c.Writes.Burst, 10)
 	if c.Auth.OpenReads == "" {
 		switch { // else by package auth: everything, unless somebody is known
 		case c.Web.ConfigFile != "":
@@ -212,8 +246,11 @@ func (c *Config) Complete(getenv func(string) string) error {
 	return c.check()
 }
 
-// stateDir is where state is kept if nobody says; "" if there is no such place.
-func stateDir(getenv func(string) string) string {
+// IncidentsDir is where in the state directory the incidents are.
+const IncidentsDir = "incidents"
+
+// StateDir is where state is kept if nobody says; "" if there is no such place.
+func StateDir(getenv func(string) string) string {
 	if dir, _, _ := strings.Cut(getenv("STATE_DIRECTORY"), ":"); dir != "" { // systemd.exec(5)
 		return dir
 	}

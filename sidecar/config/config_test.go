@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ func TestDefaults(t *testing.T) {
 	assert.Equal(t, DefaultListen, c.Web.Listen)
 	assert.True(t, c.Loopback())
 	assert.False(t, c.Writes.Enabled, "no order is given unless somebody wants it")
+	assert.False(t, c.OOMHold, "no setting of a cgroup is changed unless somebody wants it")
 	assert.Equal(t, time.Second, c.Interval)
 }
 
@@ -41,7 +43,7 @@ func TestStateDir(t *testing.T) {
 		"/h/.local/state/memguard": {"XDG_STATE_HOME": "relative", "HOME": "/h"},
 		"":                         {"HOME": "/"},
 	} {
-		assert.Equal(t, want, stateDir(func(k string) string { return env[k] }))
+		assert.Equal(t, want, StateDir(func(k string) string { return env[k] }))
 	}
 }
 
@@ -86,6 +88,10 @@ func TestWrong(t *testing.T) {
 		"nobody could ask": {ok + "web: {listen: none}\n", "web: neither listen nor socket"},
 		"rule":             {ok + "auth: {rules: [{users: [a]}]}\n", "auth: "},
 		"writes":           {ok + "writes: {enabled: true}\n", "writes.enabled: no auth.rules"},
+		"not a number":     {ok + "writes: {per_minute: .nan}\n", "writes.per_minute: NaN: want more than 0"},
+		"no bound":         {ok + "writes: {per_minute: .inf}\n", "writes.per_minute: +Inf: want more than 0"},
+		"for ever":         {ok + "audit: {max_age_days: 106752}\n", "audit.max_age_days: 106752: want 1 to 100000, or 0"},
+		"a peer":           {ok + "auth: {peers: [{name: a}]}\n", "auth.peers[0].uid: is missing"},
 		"webhook":          {ok + "webhooks: [{url: 'file:///etc/passwd'}]\n", "webhooks[0].url: "},
 		"no state":         {"targets: [{name: a, exe: /a}]\n", "state_dir: say where"},
 	} {
@@ -166,6 +172,77 @@ func TestSchema(t *testing.T) {
 	}
 	walk(reflect.TypeFor[Config](), s)
 	assert.Greater(t, n, 40)
+}
+
+// A number that is written as 0 is refused by its name, or is 0 and means what the
+// schema says of it: it is never the default.
+func TestZero(t *testing.T) {
+	t.Parallel()
+	means := map[string]string{"exit_hold": "0s or less: not at all", "audit.max_age_days": "0: no limit", "auth.peers[0].uid": "of the process at the other end"}
+	n := 0
+	var walk func(typ reflect.Type, at, doc string)
+	walk = func(typ reflect.Type, at, doc string) {
+		if typ.Kind() == reflect.Pointer {
+			typ = typ.Elem()
+		}
+		zero := "0"
+		switch {
+		case typ == reflect.TypeFor[time.Duration]():
+			zero = "0s"
+		case typ.Kind() == reflect.Slice && typ.Elem().Kind() == reflect.Struct:
+			walk(typ.Elem(), at+"[0]", doc)
+			return
+		case typ.Kind() == reflect.Struct:
+			for i := range typ.NumField() {
+				name, _, _ := strings.Cut(typ.Field(i).Tag.Get("yaml"), ",")
+				walk(typ.Field(i).Type, strings.TrimPrefix(at+"."+name, "."), typ.Field(i).Tag.Get("doc"))
+			}
+			return
+		case !typ.ConvertibleTo(reflect.TypeFor[float64]()):
+			return // no number
+		}
+		n++
+		text := "state_dir: /s\n"
+		if !strings.HasPrefix(at, "targets") {
+			text += "targets: [{name: a, exe: /a}]\n"
+		}
+		fields := at + ": " + zero
+		if i := strings.LastIndexByte(at, '.'); i >= 0 {
+			fields = at[i+1:] + ": " + zero
+			for _, part := range slices.Backward(strings.Split(at[:i], ".")) {
+				switch list, ok := strings.CutSuffix(part, "[0]"); {
+				case ok && list == "targets":
+					fields = list + ": [{name: a, exe: /a, " + fields + "}]"
+				case ok:
+					fields = list + ": [{name: a, " + fields + "}]"
+				default:
+					fields = part + ": {" + fields + "}"
+				}
+			}
+		}
+		c, err := Parse([]byte(text + fields))
+		if err == nil {
+			err = c.Complete(noEnv)
+		}
+		if says, ok := means[at]; ok {
+			require.NoError(t, err, at)
+			assert.Contains(t, doc, says)
+		} else {
+			require.ErrorContains(t, err, at+": ", "%s", fields)
+		}
+	}
+	walk(reflect.TypeFor[Config](), "", "")
+	assert.Equal(t, 12, n, "all numbers")
+
+	c, err := Parse([]byte("exit_hold: 0s\naudit: {max_age_days: 0}\n"))
+	require.NoError(t, err)
+	_ = c.Complete(noEnv)
+	assert.Zero(t, c.ExitHold)
+	assert.Zero(t, c.Audit.MaxAgeDays)
+	assert.Equal(t, 10, c.Audit.MaxFiles, "the others have their defaults")
+	c, err = Parse([]byte("exit_hold:\nwrites:\naudit: {max_files: }\n"))
+	require.NoError(t, err)
+	assert.Equal(t, Default(), c, "nothing is not 0")
 }
 
 func FuzzParse(f *testing.F) {

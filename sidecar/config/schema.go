@@ -43,6 +43,11 @@ func schemaOf(t reflect.Type) map[string]any {
 			if doc := f.Tag.Get("doc"); doc != "" {
 				p["description"] = doc
 			}
+			for tag, keyword := range map[string]string{"min": "minimum", "above": "exclusiveMinimum"} {
+				if n := f.Tag.Get(tag); n != "" {
+					p[keyword] = json.Number(n)
+				}
+			}
 			properties[name] = p
 		}
 		return map[string]any{"type": "object", "additionalProperties": false, "properties": properties}

@@ -30,9 +30,11 @@
 //
 // Paths have 1 KiB and are not cleaned, bodies 64 KiB, keys and names a few hundred
 // bytes. Ten writes a minute for each of a thousand callers; those beyond share one
-// rate. A thousand streams and long polls; who does not take a piece of one within
-// ten seconds is hung up on. Four large answers at once. 4,096 answers by
-// Idempotency-Key, 1,024 of one caller, for a day. Of each caller's denials sixty a
-// minute are recorded; those beyond get 429, and the next record says how many
-// they were: a log that a stranger can fill is none.
+// rate. A thousand streams and long polls, a hundred of one caller; who does not take
+// a piece of one within ten seconds is hung up on. Four large answers at once. 4,096
+// answers by Idempotency-Key, 1,024 of one caller, for a day. Of each caller's denials
+// sixty a minute are recorded one by one; those beyond get 429, and one event at the
+// minute's end says how many they were, for each of 256 callers, and one for all
+// others: a log that a stranger can fill is none. The sum of all events is that of all
+// denials; a kill loses what the minute had so far of those beyond.
 package control

@@ -20,7 +20,8 @@ const (
 	longestWait  = time.Minute      // of a long poll
 	heartbeat    = 15 * time.Second // of a stream
 	pieceTimeout = 10 * time.Second // to take a piece of a stream
-	batch        = 50               // events of an answer, or of a piece: so much is held for each caller who is slow
+	placeAgain   = 5 * time.Second
+	batch        = 50 // events of an answer, or of a piece: so much is held for each caller who is slow
 )
 
 // eventList answers a long poll.
@@ -69,12 +70,14 @@ func (s *Server) events(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	select {
-	case s.streams <- struct{}{}:
-		defer func() { <-s.streams }()
-	default:
-		return answer{}, busy(http.StatusTooManyRequests, reasonTooMany, 5*time.Second, "%d streams and polls are open: ask again later, or without wait", cap(s.streams))
+	leave, all, ok := s.streams.take(c.caller())
+	switch {
+	case all:
+		return answer{}, busy(http.StatusTooManyRequests, reasonTooMany, placeAgain, "%d streams and polls are open: ask again later, or without wait", s.streams.most)
+	case !ok:
+		return answer{}, busy(http.StatusTooManyRequests, reasonTooMany, placeAgain, "this caller has %d streams and polls open, and one may have no more: close one, or ask without wait; one stream tells of all targets", s.streams.each)
 	}
+	defer leave()
 	// With a deadline for reading the server takes the caller for gone when it
 	// passes (net/http, connReader.backgroundRead).
 	_ = c.ctl.SetReadDeadline(time.Time{})

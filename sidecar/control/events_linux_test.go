@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/memguard/memguard-go/sidecar/auth"
 	"github.com/memguard/memguard-go/sidecar/watch"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -149,6 +150,7 @@ func TestStream(t *testing.T) {
 func TestManyStreams(t *testing.T) {
 	t.Parallel()
 	r := beside(t)
+	r.Server.streams = newPlaces(streamsAtOnce, streamsAtOnce) // all of them are bob's here
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	const n, told = 1000, 20
@@ -184,7 +186,7 @@ func TestManyStreams(t *testing.T) {
 			<-ctx.Done()
 		})
 	}
-	require.Eventually(t, func() bool { return len(r.streams) == n }, time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return r.streams.count() == n }, time.Minute, 10*time.Millisecond)
 	a := r.ask(bob, "GET", at+"/events", "")
 	r.refused(a, 429, "TooManyRequests", "1000 streams")
 	assert.Equal(t, "5", a.header.Get("Retry-After"))
@@ -194,7 +196,54 @@ func TestManyStreams(t *testing.T) {
 	assert.Zero(t, failed.Load())
 	cancel()
 	all.Wait()
-	require.Eventually(t, func() bool { return len(r.streams) == slow }, time.Minute, 10*time.Millisecond, "their places are free again")
+	require.Eventually(t, func() bool { return r.streams.count() == slow }, time.Minute, 10*time.Millisecond, "their places are free again")
+}
+
+// One caller cannot hold all places: the others still get theirs, and who hangs up
+// frees them.
+func TestStreamsOfOneCaller(t *testing.T) {
+	t.Parallel()
+	r := beside(t)
+	assert.Equal(t, []int{1000, 100}, []int{r.streams.most, r.streams.each}, "unless told otherwise")
+	r.Server.streams = newPlaces(5, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range 2 {
+		resp, _ := r.stream(ctx, "")
+		require.Equal(t, 200, resp.StatusCode)
+	}
+	for _, query := range []string{"", "?wait=1m", "?watch=1"} {
+		a := r.ask(bob, "GET", at+"/events"+query, "")
+		r.refused(a, 429, "TooManyRequests", "this caller has 2 streams and polls open")
+		assert.Contains(t, a.message(), "close one", "it says what to do")
+		assert.Equal(t, "5", a.header.Get("Retry-After"))
+		assert.EqualValues(t, 5, a.json["details"].(map[string]any)["retryAfterSeconds"])
+	}
+	assert.Equal(t, 200, r.ask(alice, "GET", at+"/events", "").code, "another caller")
+	assert.Equal(t, 2, r.streams.count(), "a poll that was answered holds none")
+	cancel()
+	require.Eventually(t, func() bool { return r.streams.count() == 0 }, time.Minute, time.Millisecond)
+	assert.Equal(t, 200, r.ask(bob, "GET", at+"/events", "").code)
+	assert.Empty(t, r.streams.of, "who has none is not remembered")
+}
+
+// Who did not say who they are is known by where they come from, and users by their
+// name wherever that is.
+func TestCallers(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		user auth.User
+		addr string
+		want string
+	}{
+		{auth.User{Name: "alice", How: auth.HowToken}, "192.0.2.1:7", "user alice"},
+		{auth.User{Name: "system:anonymous", How: auth.HowAnonymous}, "192.0.2.1:7", "address 192.0.2.1"},
+		{auth.User{}, "[2001:db8::1]:7", "address 2001:db8::1"},
+		{auth.User{}, "@", "address "},
+	} {
+		c := &call{r: &http.Request{RemoteAddr: test.addr}, user: test.user}
+		assert.Equal(t, test.want, c.caller())
+	}
 }
 
 // Who does not read is hung up on in time.
@@ -208,8 +257,8 @@ func TestSlowReader(t *testing.T) {
 	require.NoError(t, c.(*net.TCPConn).SetReadBuffer(4096))
 	_, err = fmt.Fprintf(c, "GET %s/events?watch=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", at, bob)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return len(r.streams) == 1 }, time.Minute, time.Millisecond)
-	require.Eventually(t, func() bool { r.tell(1000); return len(r.streams) == 0 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return r.streams.count() == 1 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { r.tell(1000); return r.streams.count() == 0 }, time.Minute, time.Millisecond)
 }
 
 // Streams end when the sidecar does, and not when their requests should have been

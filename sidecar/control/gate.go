@@ -21,6 +21,22 @@ type gate struct {
 // and streams that run go on as they were let in.
 func (s *Server) SetAuth(a *auth.Authenticator, z *auth.Authorizer) { s.gate.Store(&gate{a, z}) }
 
+// AuthError is what is wrong with a file of who is known, whose old content stays in
+// force: see [auth.Authenticator.ReloadError].
+func (s *Server) AuthError() error { return s.gate.Load().auth.ReloadError() }
+
+// Allows reports whether who asks may read the request's path, which is outside the
+// API. It answers nothing and records nothing.
+func (s *Server) Allows(r *http.Request) bool {
+	g := s.gate.Load()
+	user, err := g.auth.Authenticate(r)
+	if err != nil {
+		return false
+	}
+	ok, _ := g.authz.Authorize(auth.Attributes{User: user, Verb: "get", Path: r.URL.Path})
+	return ok
+}
+
 // Guarded lets to next who may use the request's path, which is outside the API.
 // Everything but GET and HEAD is a write, and recorded as one.
 func (s *Server) Guarded(next http.Handler) http.Handler {
@@ -47,7 +63,7 @@ func (s *Server) pass(c *call, next http.Handler) (answer, error) {
 	}
 	if c.route.changes() {
 		if err := s.record(c, audit.StageRequestReceived); err != nil {
-			return answer{}, busy(http.StatusServiceUnavailable, reasonUnavailable, 10*time.Second, "nothing was done, for it cannot be recorded: the audit log: %s: make room for it", clean(err.Error(), 256))
+			return answer{}, unrecordable("the audit log", err)
 		}
 	}
 	c.started = true

@@ -194,7 +194,7 @@ func FuzzRequest(f *testing.F) {
 		if n := len(s.journal.standing()); n != 0 {
 			t.Fatalf("%q: %d overrides of a target that does not run", b, n)
 		}
-		if len(s.streams) != 0 || len(s.looks) != 0 {
+		if s.streams.count() != 0 || len(s.looks) != 0 {
 			t.Fatalf("%q: a place is not given back", b)
 		}
 	})

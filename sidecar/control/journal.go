@@ -41,7 +41,8 @@ type write struct {
 	By      string              `json:"by"`
 	Target  string              `json:"target"`
 	Process target.Identity     `json:"process"`
-	Boot    string              `json:"boot_id,omitempty"` // of the machine: pid and start time are of this one
+	Boot    string              `json:"boot_id,omitempty"`   // of the machine: pid and start time are of this one
+	Steady  time.Duration       `json:"steady_ns,omitempty"` // Time by the clock that nobody sets, since that boot; 0 is unknown
 	Action  memguard.ActionName `json:"action"`
 	Reason  string              `json:"reason"`
 
@@ -53,6 +54,22 @@ type write struct {
 
 	Key  string `json:"key,omitempty"`  // Idempotency-Key of the caller
 	Hash string `json:"hash,omitempty"` // of the request that came with it
+}
+
+// resume makes the times of a write from a file of an earlier sidecar times of this
+// process's clock, which nobody sets. How old it is says the steady clock if the machine
+// still runs since then, else the wall clock, which may have been set: what seems to come
+// from the future has just begun. So an override never has more than its TTL left.
+func (w *write) resume(now time.Time, steady time.Duration, boot string) {
+	age := now.Sub(w.Time)
+	if w.Steady > 0 && steady >= w.Steady && boot != "" && w.Boot == boot {
+		age = steady - w.Steady
+	}
+	ttl := min(max(w.Until.Sub(w.Time), 0), mostTTL)
+	w.Time = now.Add(-max(age, 0))
+	if !w.Until.IsZero() {
+		w.Until = w.Time.Add(ttl)
+	}
 }
 
 // outcome is how a write went.
@@ -74,6 +91,7 @@ type entry struct {
 	ended *outcome // nil: under way, or cut off by a kill
 	over  string   // why it stands no longer
 	busy  bool     // its request is being answered
+	n     uint64   // of its Begin in the file
 }
 
 // standing reports whether an override stands, as far as the journal knows.
@@ -109,16 +127,19 @@ type journal struct {
 	compact int64 // the size from which on the file is written anew
 	torn    bool  // the end of the file is not known to be whole
 	live    bool  // what is taken in is of this process
+	boot    string
 
 	mu       sync.Mutex
 	entries  map[string]*entry    // by id
 	order    []string             // ids, the oldest first
+	begun    uint64               // writes, so far
 	underway map[[2]string]string // caller and key: hash
 	skipped  int                  // lines of the file that could not be read
 }
 
-// openJournal reads the journal in a directory, or begins one.
-func openJournal(dir string) (*journal, error) {
+// openJournal reads the journal in a directory, or begins one. boot is the id of the
+// machine's start, empty if that is unknown.
+func openJournal(dir, boot string) (*journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -129,7 +150,7 @@ func openJournal(dir string) (*journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: another sidecar uses it: %w", dir, err)
 	}
-	j := &journal{path: filepath.Join(dir, "control.journal"), lock: lock, entries: map[string]*entry{}, underway: map[[2]string]string{}}
+	j := &journal{path: filepath.Join(dir, "control.journal"), lock: lock, boot: boot, entries: map[string]*entry{}, underway: map[[2]string]string{}}
 	if err := j.read(); err != nil {
 		lock.Close()
 		return nil, err
@@ -221,8 +242,13 @@ func (j *journal) take(l line) {
 	switch {
 	case l.Begin != nil:
 		if j.entries[l.Begin.ID] == nil {
+			j.begun++
+			e := &entry{write: *l.Begin, busy: j.live, n: j.begun}
+			if !j.live {
+				e.resume(time.Now(), steady(), j.boot)
+			}
 			j.order = append(j.order, l.Begin.ID)
-			j.entries[l.Begin.ID] = &entry{write: *l.Begin, busy: j.live}
+			j.entries[l.Begin.ID] = e
 		}
 		if len(j.order)%256 == 0 {
 			j.tidy()
@@ -238,7 +264,7 @@ func (j *journal) take(l line) {
 		}
 		for _, old := range j.entries { // an override takes the place of the one before
 			replaced := e.Setting != "" && e.Undoes == "" && old.ID != e.ID && old.Setting == e.Setting &&
-				same(old.Process, e.Process) && old.Time.Before(e.Time) && old.standing()
+				same(old.Process, e.Process) && old.n < e.n && old.standing()
 			if replaced || old.ID == e.Undoes {
 				old.over = "by " + e.ID
 			}

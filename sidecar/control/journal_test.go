@@ -20,7 +20,7 @@ import (
 
 func opened(t *testing.T, dir string) *journal {
 	t.Helper()
-	j, err := openJournal(dir)
+	j, err := openJournal(dir, "boot")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = j.close() })
 	return j
@@ -62,7 +62,7 @@ func TestJournalSurvives(t *testing.T) {
 	do(line{Begin: other}, line{End: &outcome{ID: "7", Seq: 1, Code: 200}}, line{Over: &over{"7", "its process has ended"}})
 	assert.Equal(t, []string{"2", "4"}, ids(j.standing()))
 
-	_, err := openJournal(dir)
+	_, err := openJournal(dir, "boot")
 	assert.ErrorContains(t, err, "another sidecar uses it")
 	require.NoError(t, j.close())
 	assert.Error(t, j.append(line{Begin: begun("8", "shed", 1)}))

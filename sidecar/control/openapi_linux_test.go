@@ -4,7 +4,9 @@ package control
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -88,7 +90,9 @@ func documented(t *testing.T, b []byte) (d asDocumented) {
 // The schemas of answers are those of the Go types. UPDATE=1 writes them anew.
 func TestDocumentedSchemas(t *testing.T) {
 	var doc map[string]any
-	require.NoError(t, json.Unmarshal(openAPI, &doc))
+	file, err := os.ReadFile("openapi.json")
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(file, &doc))
 	made := schemas{}
 	for _, answer := range []any{
 		list[watch.Status]{}, list[Override]{}, list[incident.Summary]{}, eventList{}, findingList{}, done{}, audit.Status{},
@@ -120,12 +124,37 @@ func TestDocumentedSchemas(t *testing.T) {
 	e.SetIndent("", " ")
 	require.NoError(t, e.Encode(doc))
 	require.NoError(t, os.WriteFile("openapi.json", out.Bytes(), 0o644))
+	pack(t, out.Bytes())
+}
+
+func pack(t *testing.T, file []byte) {
+	var b bytes.Buffer
+	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	require.NoError(t, err)
+	_, err = w.Write(file)
+	require.NoError(t, errors.Join(err, w.Close()))
+	require.NoError(t, os.WriteFile("openapi.json.gz", b.Bytes(), 0o644))
+}
+
+// What is served is openapi.json.
+func TestDocumentPacked(t *testing.T) {
+	file, err := os.ReadFile("openapi.json")
+	require.NoError(t, err)
+	if os.Getenv("UPDATE") != "" {
+		pack(t, file)
+		return
+	}
+	text, err := openAPI()
+	require.NoError(t, err)
+	assert.Equal(t, string(file), string(text), "UPDATE=1 go test packs it again")
 }
 
 // Every route is in the document, with its parameters, and nothing else is.
 func TestDocumentedRoutes(t *testing.T) {
 	t.Parallel()
-	d := documented(t, openAPI)
+	text, err := openAPI()
+	require.NoError(t, err)
+	d := documented(t, text)
 	assert.Equal(t, "3.1.0", d.OpenAPI)
 	var want, got []string
 	for _, r := range routes {

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/memguard/memguard-go/sidecar/audit"
+	"github.com/memguard/memguard-go/sidecar/internal/plain"
 )
 
 // problem is an answer that is an error: what metav1.Status of Kubernetes'
@@ -72,19 +72,20 @@ func (p *problem) status(c *call) *audit.Status {
 	return s
 }
 
+// recorded is the status as an event has it.
+func (p *problem) recorded(c *call) *audit.Status {
+	s := p.status(c)
+	s.Kind, s.APIVersion = "", ""
+	return s
+}
+
+// unrecordable is the answer to a write that cannot be recorded, and so is not done.
+func unrecordable(where string, err error) *problem {
+	return busy(http.StatusServiceUnavailable, reasonUnavailable, 10*time.Second, "nothing was done, for it cannot be recorded: %s: %s: make room for it", where, clean(err.Error(), 256))
+}
+
 // after is the retry time in whole seconds, rounded up.
 func (p *problem) after() int32 { return int32(math.Ceil(p.retry.Seconds())) }
 
-// clean makes a text that came from elsewhere safe for one line of a log or a
-// terminal, and bounds it.
-func clean(s string, most int) string {
-	if len(s) > most {
-		s = s[:most]
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || 0x7f <= r && r < 0xa0 || r == 0xfffd || 0x2028 <= r && r <= 0x202e || 0x2066 <= r && r <= 0x2069 {
-			return '?'
-		}
-		return r
-	}, s)
-}
+// clean bounds a text that came from elsewhere, and makes one plain line of it.
+func clean(s string, most int) string { return plain.Line(s[:min(len(s), most)]) }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -230,30 +229,6 @@ func (s *Server) forbidden(c *call, why string) error {
 	return s.denied(c, refuse(http.StatusForbidden, reasonForbidden, "%s: ask the sidecar's operator for a rule, or for something else", clean(why, 512)))
 }
 
-// denied has the refusal recorded, unless this caller is refused so often that the
-// records would drive all others out of the log. The next one that is recorded
-// says how many were not.
-func (s *Server) denied(c *call, p *problem) error {
-	who := "user " + c.user.Name
-	if c.user.Name == "" || c.user.How == auth.HowAnonymous {
-		host, _, _ := net.SplitHostPort(c.r.RemoteAddr)
-		who = "address " + host
-		if peer, ok := auth.CallerOf(c.r.Context()); ok {
-			who = "uid " + strconv.Itoa(peer.UID)
-		}
-	}
-	if wait, _ := s.denials.ask(who, c.at); wait > 0 {
-		s.unrecorded.Add(1)
-		c.decision = audit.Decision{Level: audit.LevelNone}
-		return busy(http.StatusTooManyRequests, reasonTooMany, wait, "refused too often: %s", p.message)
-	}
-	if n := s.unrecorded.Swap(0); n > 0 {
-		c.annotate("memguard.dev/unrecorded-denials", strconv.FormatUint(n, 10))
-	}
-	c.decision = c.decision.Must()
-	return p
-}
-
 // record writes the call's event at a stage, if it is to be recorded there.
 func (s *Server) record(c *call, stage audit.Stage) error {
 	if c.decision.Level == "" {
@@ -286,8 +261,7 @@ func (s *Server) finish(c *call, a answer, err error) {
 		if p.code == http.StatusUnauthorized {
 			c.w.Header()["Www-Authenticate"] = s.gate.Load().auth.Challenges()
 		}
-		c.event.ResponseStatus = p.status(c)
-		c.event.ResponseStatus.Kind, c.event.ResponseStatus.APIVersion = "", ""
+		c.event.ResponseStatus = p.recorded(c)
 	} else {
 		code := a.code
 		if code == 0 {

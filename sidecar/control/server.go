@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,9 +39,10 @@ type Config struct {
 
 // Limits bound what callers may do. The zero of each is its default.
 type Limits struct {
-	WritesPerMinute float64 // of one caller: 10
-	WriteBurst      int     // 10
-	Streams         int     // event streams and long polls at once, of all callers: 1000
+	WritesPerMinute  float64 // of one caller: 10
+	WriteBurst       int     // 10
+	Streams          int     // event streams and long polls at once, of all callers: 1000
+	StreamsPerCaller int     // of these: 100
 }
 
 // Server is the control API: an [http.Handler] for /apis/memguard.dev/v1alpha1 and
@@ -56,9 +58,9 @@ type Server struct {
 	log       *slog.Logger
 	origin    *http.CrossOriginProtection
 
-	writes     *limiter
-	denials    *limiter
-	unrecorded atomic.Uint64 // denials
+	writes  *limiter
+	denials *limiter
+	floods  floods // of denials
 
 	patience time.Duration // with a guard
 	reading  time.Duration // for a body to arrive
@@ -69,16 +71,16 @@ type Server struct {
 	turns   [64]chan struct{}
 	wake    chan struct{} // the journal has something new
 
-	streams chan struct{} // places
+	streams *places
 	looks   chan struct{}
 	life    context.Context // ends when Run does, and the streams with it
 	end     context.CancelFunc
 }
 
 const (
-	denialsPerMinute = 60 // that are recorded, of one caller
-	denialsBurst     = 60
-	looksAtOnce      = 4 // snapshots, profiles and files
+	streamsAtOnce   = 1000
+	streamsOfCaller = 100
+	looksAtOnce     = 4 // snapshots, profiles and files
 )
 
 // New opens the journal and makes the handler. [Server.Run] does what is to be
@@ -88,7 +90,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("control: Watcher, Auth, Authz, Audit and Policy are needed")
 	}
 	l := cfg.Limits
-	if l.WritesPerMinute < 0 || l.WriteBurst < 0 || l.Streams < 0 {
+	if l.WritesPerMinute < 0 || l.WriteBurst < 0 || l.Streams < 0 || l.StreamsPerCaller < 0 {
 		return nil, fmt.Errorf("control: limits below 0: %+v", l)
 	}
 	s := &Server{
@@ -98,7 +100,8 @@ func New(cfg Config) (*Server, error) {
 		denials:  newLimiter(denialsPerMinute, denialsBurst),
 		patience: patience, reading: readTimeout, piece: pieceTimeout,
 		wake:    make(chan struct{}, 1),
-		streams: make(chan struct{}, cmp.Or(l.Streams, 1000)), looks: make(chan struct{}, looksAtOnce),
+		streams: newPlaces(cmp.Or(l.Streams, streamsAtOnce), cmp.Or(l.StreamsPerCaller, streamsOfCaller)),
+		looks:   make(chan struct{}, looksAtOnce),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.SetAuth(cfg.Auth, cfg.Authz)
@@ -112,7 +115,7 @@ func New(cfg Config) (*Server, error) {
 	s.boot = strings.TrimSpace(string(boot))
 	if cfg.StateDir != "" {
 		var err error
-		if s.journal, err = openJournal(cfg.StateDir); err != nil {
+		if s.journal, err = openJournal(cfg.StateDir, s.boot); err != nil {
 			return nil, fmt.Errorf("control: the journal: %w", err)
 		}
 		if n := s.journal.skipped; n > 0 {
@@ -125,8 +128,12 @@ func New(cfg Config) (*Server, error) {
 // Run ends the overrides whose time is over, until ctx ends: those of an earlier
 // sidecar too. Streams end with it, and the journal is closed. (The guard in the
 // service ends an override at its time also when no sidecar runs. What Run adds
-// is that it is known, and a second hand where the guard's failed.)
+// is that it is known, and a second hand where the guard's failed.) Each minute it
+// records the denied calls that were not recorded one by one.
 func (s *Server) Run(ctx context.Context) error {
+	var told sync.WaitGroup
+	told.Go(func() { s.tellFloods(ctx) })
+	defer told.Wait()
 	defer s.end()
 	if s.journal == nil {
 		<-ctx.Done()
@@ -135,6 +142,15 @@ func (s *Server) Run(ctx context.Context) error {
 	s.keep(ctx)
 	if err := s.journal.close(); err != nil {
 		return fmt.Errorf("control: the journal: %w", err)
+	}
+	return nil
+}
+
+// Close records what is counted and not on record yet. It is for after the last
+// request, and before the audit log is closed.
+func (s *Server) Close() error {
+	if lost, err := s.recordFloods(); err != nil {
+		return fmt.Errorf("control: %d denied calls are not on record: %w", lost, err)
 	}
 	return nil
 }

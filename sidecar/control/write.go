@@ -111,6 +111,9 @@ func (s *Server) write(c *call, plan func(*wanted, *write) error, do effect) (an
 		return answer{}, err
 	}
 	w := &write{ID: c.event.AuditID, Time: c.at, By: c.user.Name, Target: c.name, Boot: s.boot, Reason: in.reason}
+	if now := steady(); now > 0 {
+		w.Steady = now - time.Since(c.at)
+	}
 	if err := plan(&in, w); err != nil {
 		return answer{}, err
 	}
@@ -152,13 +155,13 @@ func (s *Server) write(c *call, plan func(*wanted, *write) error, do effect) (an
 // commit has the intent on disk: that of the audit log, and the journal's.
 func (s *Server) commit(c *call, w *write, dry bool) error {
 	if err := s.record(c, audit.StageRequestReceived); err != nil {
-		return busy(http.StatusServiceUnavailable, reasonUnavailable, 10*time.Second, "nothing was done, for it cannot be recorded: the audit log: %s: make room for it", clean(err.Error(), 256))
+		return unrecordable("the audit log", err)
 	}
 	if dry {
 		return nil
 	}
 	if err := s.journal.begin(w); err != nil {
-		return busy(http.StatusServiceUnavailable, reasonUnavailable, 10*time.Second, "nothing was done, for it cannot be recorded: the journal: %s: make room for it", clean(err.Error(), 256))
+		return unrecordable("the journal", err)
 	}
 	return nil
 }

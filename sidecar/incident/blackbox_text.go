@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/memguard/memguard-go/memguard"
+	"github.com/memguard/memguard-go/sidecar/internal/plain"
 )
 
 // WriteText writes the incident for people: the verdict, memory against the
@@ -105,7 +106,7 @@ func (p *page) notes(title string, bb *BlackBox, kind Kind) {
 	}
 	for _, n := range ns {
 		color := map[memguard.Severity]string{memguard.Critical: red, memguard.Warning: yellow}[n.Severity]
-		name := clean(n.Name)
+		name := plain.Line(n.Name)
 		if n.Severity > 0 {
 			name = n.Severity.String() + " " + name
 		}
@@ -120,9 +121,9 @@ func (p *page) files(bb *BlackBox) {
 		return
 	}
 	p.section("WHAT WAS CAPTURED")
-	p.line("  in %s", clean(filepath.Dir(bb.Box)))
+	p.line("  in %s", plain.Line(filepath.Dir(bb.Box)))
 	for _, f := range bb.Files {
-		p.line("  %s", clean(filepath.Base(f)))
+		p.line("  %s", plain.Line(filepath.Base(f)))
 	}
 	for _, pair := range bb.Pairs {
 		p.line("  what grew from %d %% to %d %% of the limit:", pair.Base.Score, pair.Later.Score)

@@ -15,12 +15,14 @@ import (
 type Evidence struct {
 	Target  string // its name
 	Process target.Process
-	Ended   time.Time // when that was seen
+	Ended   time.Time     // when that was seen
+	Lived   time.Duration // until then, by a clock that nobody sets; 0 is unknown
 	Exit    Exit
 
 	Snapshot   *attach.Snapshot // of the dying process, or the last one before; nil: none. How.Way says which
 	Heap       []byte           // profiles in pprof's format, of the same moment; nil: none
 	Goroutines []byte
+	HeapAsked  time.Time     // the heap profile is of then, and the service's own net/http/pprof gave it; zero: it is of Snapshot's moment
 	Held       time.Duration // for which the exit was held up
 	NoSnapshot string        // why there is none, or no profile
 
@@ -32,7 +34,7 @@ type Evidence struct {
 	Cgroups  []Level          // from the process's own up to the root
 	Machine  Machine          // the kernel's count of all its OOM kills
 	Boxes    []string         // directories in which a guard of the service may have left its black box and profiles
-	Stderr   []byte           // last lines that it printed, where they passed through us
+	Stderr   []byte           // last lines that it printed, and how a dump began that is longer, where they passed through us
 }
 
 // Exit is how a process ended, as far as the kernel told.

@@ -5,7 +5,7 @@ package incident
 import (
 	"bytes"
 	"cmp"
-	"slices"
+	"sort"
 
 	"github.com/memguard/memguard-go/memguard"
 	"github.com/memguard/memguard-go/memguard/leak"
@@ -83,6 +83,6 @@ func fromProfile(b []byte, from string) (*Goroutines, error) {
 // add keeps the biggest ones.
 func (g *Goroutines) add(c Cluster) {
 	g.Clusters = append(g.Clusters, c)
-	slices.SortStableFunc(g.Clusters, func(a, b Cluster) int { return cmp.Compare(b.Count, a.Count) })
+	sort.SliceStable(g.Clusters, func(i, j int) bool { return g.Clusters[i].Count > g.Clusters[j].Count })
 	g.Clusters = g.Clusters[:min(len(g.Clusters), mostShown)]
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/google/pprof/profile"
@@ -117,8 +118,9 @@ func grown(base, later []byte) (*Growth, error) {
 			g.Top = append(g.Top, *s)
 		}
 	}
-	slices.SortFunc(g.Top, func(a, b Stack) int {
-		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(keyOf(a.Stack), keyOf(b.Stack)))
+	sort.Slice(g.Top, func(i, j int) bool {
+		a, b := &g.Top[i], &g.Top[j]
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(keyOf(a.Stack), keyOf(b.Stack))) < 0
 	})
 	g.Top = slices.Clone(g.Top[:min(len(g.Top), mostStacks)])
 	for i := range g.Top {

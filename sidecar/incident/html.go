@@ -11,6 +11,8 @@ import (
 	"io"
 	"regexp"
 	"strings"
+
+	"github.com/memguard/memguard-go/sidecar/internal/plain"
 )
 
 // style.css is the whole look of the page, light and dark, on screen and paper.
@@ -87,7 +89,7 @@ func htmlSection(b *strings.Builder, s *section) {
 	if len(s.lines) > 0 {
 		b.WriteString(`<pre tabindex="0">`)
 		for _, l := range s.lines {
-			b.WriteString(html.EscapeString(clean(l)) + "\n")
+			b.WriteString(html.EscapeString(plain.Line(l)) + "\n")
 		}
 		b.WriteString(`</pre>`)
 	}
@@ -145,7 +147,7 @@ func (r *Report) htmlFiles(b *strings.Builder, files []File) error {
 	for _, f := range append([]File{{"report.json", "this report for programs", report}}, files...) {
 		name := html.EscapeString(fileName(f.Name))
 		if left -= len(f.Content); left < 0 {
-			fmt.Fprintf(b, `<li>%s, %s: too large for this page</li>`, name, html.EscapeString(clean(f.What)))
+			fmt.Fprintf(b, `<li>%s, %s: too large for this page</li>`, name, html.EscapeString(plain.Line(f.What)))
 			continue
 		}
 		kind := "application/octet-stream"
@@ -153,7 +155,7 @@ func (r *Report) htmlFiles(b *strings.Builder, files []File) error {
 			kind = "application/json"
 		}
 		fmt.Fprintf(b, `<li><a download="%s" href="data:%s;base64,%s">%s</a> %s (%s)</li>`, name, kind,
-			base64.StdEncoding.EncodeToString(f.Content), name, html.EscapeString(clean(f.What)), short(float64(len(f.Content))))
+			base64.StdEncoding.EncodeToString(f.Content), name, html.EscapeString(plain.Line(f.What)), short(float64(len(f.Content))))
 	}
 	b.WriteString(`</ul><p class="hint">Profiles open with <code>go tool pprof FILE</code>; two heap profiles compare with <code>go tool pprof -base EARLIER LATER</code>.</p></section>`)
 	return nil
@@ -164,5 +166,5 @@ var seam = regexp.MustCompile(`([/_])([A-Za-z(*])|(\.)([A-Z(])`)
 
 // breakable escapes a text, and lets a long name break at its separators.
 func breakable(s string) string {
-	return seam.ReplaceAllString(html.EscapeString(clean(s)), "$1$3<wbr>$2$4")
+	return seam.ReplaceAllString(html.EscapeString(plain.Line(s)), "$1$3<wbr>$2$4")
 }

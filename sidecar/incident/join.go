@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"syscall"
 	"time"
@@ -68,10 +69,28 @@ func named(path string) string {
 	return path
 }
 
-// lived reports whether the process may have begun something then: it has begun
-// itself a little before.
+// begun is when the process began by the clock as it stood at its end: it may have been
+// set since Process.Started was noted.
+func (e *Evidence) begun() time.Time {
+	if e.Lived > 0 {
+		return e.Ended.Add(-e.Lived)
+	}
+	return e.Process.Started
+}
+
+// lived reports whether the process may have begun something then, by the clock as it
+// stood: it has begun itself a little before.
 func (e *Evidence) lived(at time.Time) bool {
-	return !at.Before(e.Process.Started.Add(-2*time.Second)) && !at.After(e.Ended)
+	first, last := e.begun(), e.Ended
+	if s := e.Process.Started; !s.IsZero() { // by the clock of before it was set
+		if s.Before(first) {
+			first = s
+		}
+		if s = s.Add(e.Lived); s.After(last) {
+			last = s
+		}
+	}
+	return !at.Before(first.Add(-2*time.Second)) && !at.After(last)
 }
 
 // letGo is how long a box may look as if its process still had it open. Its file is
@@ -152,12 +171,13 @@ func regular(root *os.Root, name string) ([]byte, error) {
 // ends: its last moments are closer to the end, ten milliseconds apart.
 func (r *Report) timeline(e *Evidence, bb *BlackBox) {
 	t := &Timeline{Rows: []string{}, Points: []Point{}}
+	begun := e.begun()
 	if e.Timeline != nil {
 		for _, name := range e.Timeline.Rows[:min(len(e.Timeline.Rows), mostRows)] {
 			t.Rows = append(t.Rows, tame(name, mostName))
 		}
 		for _, p := range e.Timeline.Points {
-			if p.PID == e.Process.PID && !p.Time.Before(e.Process.Started.Add(-time.Second)) {
+			if p.PID == e.Process.PID && !p.Time.Before(begun.Add(-time.Second)) {
 				p.Rows = p.Rows[:min(len(p.Rows), len(t.Rows))]
 				t.Points = append(t.Points, p)
 			}
@@ -178,7 +198,7 @@ func (r *Report) timeline(e *Evidence, bb *BlackBox) {
 	for i := range t.Points {
 		t.Points[i].Time = tameTime(t.Points[i].Time)
 	}
-	slices.SortStableFunc(t.Points, func(a, b Point) int { return a.Time.Compare(b.Time) })
+	sort.SliceStable(t.Points, func(i, j int) bool { return t.Points[i].Time.Before(t.Points[j].Time) })
 	t.thin(mostPoints)
 	if len(t.Points) > 0 {
 		r.Timeline = t

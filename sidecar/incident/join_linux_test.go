@@ -70,6 +70,29 @@ func TestJoin(t *testing.T) {
 	assert.Equal(t, "main.(*cache).add", r.Growth.Top[0].Func, "by the profile of its end")
 }
 
+// A clock that was set while the service lived takes nothing out of its report: how long
+// it lived, what was watched, and its black box, which has the times of then.
+func TestClockSetWhileItLived(t *testing.T) {
+	t.Parallel()
+	want, _ := New(leaked(t), Meta{})
+	for _, d := range []time.Duration{-48 * time.Hour, -2 * time.Hour, 0, 2 * time.Hour, 48 * time.Hour} {
+		e := leaked(t)
+		e.Lived = e.Ended.Sub(e.Process.Started)
+		e.Process.Started = e.Process.Started.Add(-d)
+		r, _ := New(e, Meta{})
+		assert.Equal(t, want.Verdict, r.Verdict, "%v", d)
+		assert.Equal(t, want.Timeline, r.Timeline, "%v", d)
+		assert.Equal(t, want.Process.Started, r.Process.Started, "by the clock at its end")
+		assert.InDelta(t, (12 * time.Minute).Seconds(), *r.Lived, 0.001)
+		for _, begun := range []time.Time{e.Process.Started, e.begun()} { // of a box: before, and after
+			assert.True(t, e.lived(begun), "%v", d)
+			assert.True(t, e.lived(begun.Add(11*time.Minute)), "%v", d)
+		}
+		assert.False(t, e.lived(theEnd.Add(-12*time.Minute-max(d, 0)-time.Minute)), "%v: of a predecessor", d)
+		assert.False(t, e.lived(theEnd.Add(max(-d, 0)+time.Second)), "%v: of a successor", d)
+	}
+}
+
 // The box of a real guard: its moments are the timeline, or its end.
 func TestProcessJoinGuard(t *testing.T) {
 	begin := time.Now()

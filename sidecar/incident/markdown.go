@@ -7,6 +7,8 @@ import (
 	"io"
 	"regexp"
 	"strings"
+
+	"github.com/memguard/memguard-go/sidecar/internal/plain"
 )
 
 // WriteMarkdown writes the report in Markdown, with tables as GitHub has them.
@@ -82,7 +84,7 @@ func mdLines(b *strings.Builder, lines []string) {
 	}
 	b.WriteString("\n")
 	for _, l := range lines {
-		b.WriteString("    " + clean(l) + "\n")
+		b.WriteString("    " + plain.Line(l) + "\n")
 	}
 }
 
@@ -116,7 +118,7 @@ var ordered = regexp.MustCompile(`^([0-9]+)[.)](?:\s|$)`)
 // md escapes a text so that it shows as it is: no markup, HTML, link or mention, and
 // no new line.
 func md(s string) string {
-	s = mdEscapes.Replace(clean(s))
+	s = mdEscapes.Replace(plain.Line(s))
 	if m := ordered.FindStringSubmatch(s); m != nil {
 		return m[1] + `\` + s[len(m[1]):]
 	}

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/memguard/memguard-go/memguard"
+	"github.com/memguard/memguard-go/sidecar/internal/plain"
 )
 
 const (
@@ -43,7 +44,7 @@ func (p *page) paint(code, s string) string {
 func (p *page) wrap(first, s string) {
 	line, indent := first, strings.Repeat(" ", utf8.RuneCountInString(first))
 	empty := true
-	for word := range strings.FieldsSeq(clean(s)) {
+	for word := range strings.FieldsSeq(plain.Line(s)) {
 		if !empty && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > p.width {
 			p.line("%s", line)
 			line, empty = indent, true
@@ -176,18 +177,8 @@ func quote(path string) string {
 	}) < 0 {
 		return path
 	}
-	return "'" + strings.ReplaceAll(clean(path), "'", `'\''`) + "'"
+	return "'" + strings.ReplaceAll(plain.Line(path), "'", `'\''`) + "'"
 }
 
 // mib renders a byte count.
 func mib(n float64) string { return fmt.Sprintf("%.1f MiB", n/(1<<20)) }
-
-// clean makes a text that another process has chosen safe for a terminal.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || 0x7f <= r && r < 0xa0 || r == 0xfffd || 0x2028 <= r && r <= 0x202e || 0x2066 <= r && r <= 0x2069 {
-			return '?'
-		}
-		return r
-	}, s)
-}

@@ -3,11 +3,11 @@
 package incident
 
 import (
-	"cmp"
 	"fmt"
 	"html"
 	"math"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -107,9 +107,9 @@ func (c *chart) stack(names []string) {
 	if len(layers) == 0 {
 		return
 	}
-	slices.SortStableFunc(layers, func(a, b layer) int { return cmp.Compare(b.peak, a.peak) })
+	sort.SliceStable(layers, func(i, j int) bool { return layers[i].peak > layers[j].peak })
 	layers = layers[:min(len(layers), mostAreas-2)]
-	slices.SortFunc(layers, func(a, b layer) int { return cmp.Compare(a.row, b.row) })
+	sort.Slice(layers, func(i, j int) bool { return layers[i].row < layers[j].row })
 	base := make([]float64, len(c.points))
 	known := make([]bool, len(c.points))
 	shown := map[int]bool{}

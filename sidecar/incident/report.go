@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -105,7 +106,7 @@ func New(e *Evidence, m Meta) (*Report, []File) {
 	p := &r.Process
 	*p = e.Process
 	p.Build, p.Exe, p.Command, p.Go, p.Cgroup = tame(p.Build, mostName), tame(p.Exe, mostName), tame(p.Command, mostName), tame(p.Go, mostName), tame(p.Cgroup, mostName)
-	p.Started = tameTime(p.Started)
+	p.Started = tameTime(e.begun())
 	r.Exit.From = tame(e.Exit.From, mostName)
 	if d := e.Ended.Sub(p.Started); !p.Started.IsZero() && d >= 0 {
 		s := d.Seconds()
@@ -197,12 +198,16 @@ func (r *Report) profiles(e *Evidence, captured []File) (files []File) {
 		r.Growth = g
 		return len(g.Top) > 0
 	}
+	of, by := "the process as it ended", "read from outside"
+	if !e.HeapAsked.IsZero() {
+		of, by = "the process "+ago(max(e.Ended.Sub(e.HeapAsked), 0))+" before its end", "as its net/http/pprof gave it"
+	}
 	if e.Heap != nil {
-		files = append(files, File{"heap.pb.gz", "heap profile of the process as it ended, read from outside", e.Heap})
+		files = append(files, File{"heap.pb.gz", "heap profile of " + of + ", " + by, e.Heap})
 	}
 	switch {
 	case later != nil && later != base && look(base.Content, later.Content, base.What, later.What):
-	case e.Heap != nil && look(nil, e.Heap, "", "the process as it ended"):
+	case e.Heap != nil && look(nil, e.Heap, "", of):
 	case later != nil:
 		look(nil, later.Content, "", later.What)
 	}
@@ -227,8 +232,11 @@ func (r *Report) profiles(e *Evidence, captured []File) (files []File) {
 			from(f.Content, f.What)
 		}
 	}
-	if r.Goroutines == nil && goroutineHead.Match(e.Stderr[max(len(e.Stderr)-mostStderr, 0):]) {
-		from(e.Stderr[max(len(e.Stderr)-mostStderr, 0):], "what it printed as it ended")
+	if b := e.Stderr[max(len(e.Stderr)-mostStderr, 0):]; r.Goroutines == nil && goroutineHead.Match(b) {
+		from(b, "what it printed as it ended")
+		if g := r.Goroutines; g != nil && missingBytes.Match(b) {
+			g.Total, g.From = memguard.Count{}, g.From+", of which a part is missing"
+		}
 	}
 	return files
 }
@@ -248,7 +256,10 @@ func (r *Report) runtime(s *attach.Snapshot) {
 			r.Classes = append(r.Classes, Class{c.Size, c.Objects, c.Bytes, c.Free})
 		}
 	}
-	slices.SortFunc(r.Classes, func(a, b Class) int { return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Size, b.Size)) })
+	sort.Slice(r.Classes, func(i, j int) bool {
+		a, b := &r.Classes[i], &r.Classes[j]
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Size, b.Size)) < 0
+	})
 	r.Classes = r.Classes[:min(len(r.Classes), mostShown)]
 	for _, b := range s.Unknown {
 		r.unknown(b.What, b.Why)
@@ -265,7 +276,7 @@ func (r *Report) notes(e *Evidence, bb *BlackBox) {
 	if bb != nil {
 		all = append(all, bb.Notes...)
 	}
-	slices.SortStableFunc(all, func(a, b Note) int { return a.Time.Compare(b.Time) })
+	sort.SliceStable(all, func(i, j int) bool { return all[i].Time.Before(all[j].Time) })
 	seen := map[string]bool{}
 	for _, n := range all[max(len(all)-mostEvents, 0):] {
 		n.Name, n.Text, n.Time = tame(n.Name, mostName), tame(n.Text, mostText), tameTime(n.Time)

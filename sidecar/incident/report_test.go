@@ -151,6 +151,20 @@ func write(t testing.TB, r *Report, files []File) (text, markdown, page, js []by
 	return a.Bytes(), b.Bytes(), c.Bytes(), append(js, '\n')
 }
 
+// A heap profile that the service itself gave some time before says when, and names who
+// held the memory all the same.
+func TestHeapThatWasAskedFor(t *testing.T) {
+	t.Parallel()
+	e := leaked(t)
+	e.Snapshot, e.NoSnapshot, e.HeapAsked = nil, "its memory cannot be read", e.Ended.Add(-17*time.Second)
+	r, files := New(e, Meta{})
+	require.NotNil(t, r.Growth)
+	assert.Equal(t, "the process 17.0 s before its end", r.Growth.Later)
+	assert.Contains(t, r.Verdict, "main.(*cache).add allocated")
+	require.Len(t, files, 1)
+	assert.Equal(t, "heap profile of the process 17.0 s before its end, as its net/http/pprof gave it", files[0].What)
+}
+
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	r, files := New(leaked(t), Meta{Namespace: "shop", Pod: "orders-7c9f-xk2", Container: "orders", Node: "node-3"})

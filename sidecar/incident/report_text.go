@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/memguard/memguard-go/memguard"
+	"github.com/memguard/memguard-go/sidecar/internal/plain"
 )
 
 // mostTextRows bounds a table on a terminal; the other formats have them all.
@@ -34,13 +35,13 @@ func (r *Report) WriteText(w io.Writer, width int, color bool) error {
 		}
 		p.table(&s)
 		for _, l := range s.lines {
-			p.line("  %s", clip(clean(l), p.width-2))
+			p.line("  %s", clip(plain.Line(l), p.width-2))
 		}
 	}
 	if len(r.Files) > 0 {
 		p.section("FILES")
 		for _, f := range r.Files {
-			p.line("  %s", clip(clean(fmt.Sprintf("%-30s %8d  %s", f.Name, f.Bytes, f.What)), p.width-2))
+			p.line("  %s", clip(plain.Line(fmt.Sprintf("%-30s %8d  %s", f.Name, f.Bytes, f.What)), p.width-2))
 		}
 	}
 	_, err := io.WriteString(w, strings.TrimPrefix(p.String(), "\n"))
@@ -75,7 +76,7 @@ func (p *page) table(s *section) {
 			if i == len(cells)-1 && !s.head[i].right {
 				return b.String()
 			}
-			c = clip(clean(c), widths[i])
+			c = clip(plain.Line(c), widths[i])
 			pad := strings.Repeat(" ", max(widths[i]-utf8.RuneCountInString(c), 0))
 			if s.head[i].right {
 				c = pad + c
@@ -116,7 +117,7 @@ func (p *page) table(s *section) {
 				p.line("%s", p.paint(dim, fmt.Sprintf("        ... %d more", len(r.more)-i)))
 				break
 			}
-			p.line("%s", p.paint(dim, clip("        "+clean(m), p.width)))
+			p.line("%s", p.paint(dim, clip("        "+plain.Line(m), p.width)))
 		}
 	}
 }

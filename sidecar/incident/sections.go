@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -188,10 +189,10 @@ func (r *Report) cgroupLedger() section {
 func ledgerOf(title, say string, all memguard.Bytes, rows []memguard.Row, residual memguard.Value[int64]) section {
 	s := section{title: title, say: []string{say}, head: []column{{name: "row"}, {name: "bytes", right: true}, {name: "share", right: true}, {name: ""}}}
 	rows = slices.Clone(rows)
-	slices.SortStableFunc(rows, func(a, b memguard.Row) int {
-		x, _ := a.Bytes.Get()
-		y, _ := b.Bytes.Get()
-		return cmp.Compare(y, x)
+	sort.SliceStable(rows, func(i, j int) bool {
+		x, _ := rows[i].Bytes.Get()
+		y, _ := rows[j].Bytes.Get()
+		return x > y
 	})
 	total, _ := all.Get()
 	for _, r := range append(rows, memguard.Row{Name: memguard.RowResidual, Bytes: residual}) {

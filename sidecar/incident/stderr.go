@@ -28,6 +28,8 @@ var (
 	lastWords = regexp.MustCompile(`(?m)^(?:panic: |fatal error: |SIG[A-Z0-9]+: [^\n]*\nPC=)`)
 	// A dump's header of a goroutine, with "gp=0x... m=0 mp=0x..." in the dump of a crash.
 	goroutineHead = regexp.MustCompile(`(?m)^goroutine [0-9]+ [^\n]*\[([^\],\n]*)[^\n]*\]:\r?$`)
+	// What stands in the place of what was not kept of a long dump (package stderr).
+	missingBytes = regexp.MustCompile(`(?m)^\[memguard: [0-9]+ bytes are missing here\]$`)
 )
 
 // ReadWords finds the last words of the Go runtime in what a process printed, nil if

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -174,11 +175,22 @@ func (s *Store) Add(r *Report, files []File) (id string, err error) {
 	return kept.ID, nil
 }
 
-// newID is unused, and sorts by the time of the end.
+// setBack is by how much a report may be older than the newest one: it was made a
+// little later, or at the same time. Beyond it the clock was set back.
+const setBack = time.Minute
+
+// newID is unused, and sorts by the time of the end; after the newest one if the clock
+// was set back since that, or it would be the next one to be removed for its age.
 func (s *Store) newID(r *Report) string {
 	at := r.Ended.UTC()
 	if at.Year() < 1970 || at.Year() > 9999 { // a stamp has four digits
 		at = time.Now().UTC()
+	}
+	if ids, err := s.ids(); err == nil && len(ids) > 0 {
+		newest, err := time.Parse(stamp, ids[len(ids)-1][:len(stamp)])
+		if err == nil && newest.After(at.Add(setBack)) && newest.Year() < 9999 {
+			at = newest.Add(time.Nanosecond)
+		}
 	}
 	for ; ; at = at.Add(time.Nanosecond) {
 		id := at.Format(stamp) + "-" + cmp.Or(strings.Trim(fileName(r.Target), ".-"), "unnamed")
@@ -281,8 +293,8 @@ func (s *Store) prune(added string) error {
 	slices.Reverse(all) // the oldest first
 	// A service that comes and goes every second, as it means to, does not drive out
 	// the report of the one kill that matters.
-	slices.SortStableFunc(all, func(a, b Summary) int {
-		return cmp.Compare(min(a.Severity, memguard.Warning), min(b.Severity, memguard.Warning))
+	sort.SliceStable(all, func(i, j int) bool {
+		return min(all[i].Severity, memguard.Warning) < min(all[j].Severity, memguard.Warning)
 	})
 	for _, i := range all {
 		if left <= s.limits.Count && sum <= s.limits.Bytes {

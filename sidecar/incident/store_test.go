@@ -124,6 +124,43 @@ func TestStoreTricks(t *testing.T) {
 	assert.Positive(t, all[0].Bytes)
 }
 
+// A clock that was set back, by whom does not matter: what comes then is the newest,
+// not the first to go, and webhooks are told of it last. It says when it was.
+func TestStoreAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir, Limits{Count: 3})
+	require.NoError(t, s.register([]string{"hook"}, nil))
+	first, err := s.Add(ended(1000), nil)
+	require.NoError(t, err)
+	want := []string{first}
+	for i := range 4 {
+		r := ended(i)
+		id, err := s.Add(r, nil)
+		require.NoError(t, err)
+		assert.Greater(t, id, want[len(want)-1])
+		want = append(want, id)
+		got, err := s.Get(id)
+		require.NoError(t, err)
+		assert.True(t, got.Ended.Equal(theEnd.Add(time.Duration(i)*time.Second)))
+		require.NoError(t, s.Close())
+		s = openStore(t, dir, Limits{Count: 3}) // also over a restart
+		require.NoError(t, s.register([]string{"hook"}, nil))
+	}
+	pending, err := s.pending("hook")
+	require.NoError(t, err)
+	assert.Equal(t, want[2:], pending, "the oldest went first")
+	all, err := s.List()
+	require.NoError(t, err)
+	assert.True(t, all[0].Time.Equal(theEnd.Add(3*time.Second)))
+
+	// A name that somebody else made does not lead out of the calendar.
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "99991231T235959.999999999Z-x"), 0o700))
+	id, err := s.Add(ended(9), nil)
+	require.NoError(t, err)
+	assert.True(t, validID(id), id)
+}
+
 func TestStoreBounds(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -143,10 +180,10 @@ func TestStoreBounds(t *testing.T) {
 		return ids
 	}
 	assert.Equal(t, ids[2:], have(s))
-	// A clock that was set back: the new one is the oldest, and stays.
-	old, err := s.Add(ended(-1000), nil)
+	// One that is told of a little late is in its place, and stays.
+	late, err := s.Add(ended(-10), nil)
 	require.NoError(t, err)
-	assert.Equal(t, []string{old, ids[3], ids[4]}, have(s))
+	assert.Equal(t, []string{late, ids[3], ids[4]}, have(s))
 	require.NoError(t, s.Close())
 
 	_, size, err := s.Size()

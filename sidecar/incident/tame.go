@@ -11,6 +11,7 @@ import (
 	"github.com/memguard/memguard-go/memguard"
 	"github.com/memguard/memguard-go/memguard/leak"
 	"github.com/memguard/memguard-go/sidecar/attach"
+	"github.com/memguard/memguard-go/sidecar/internal/plain"
 )
 
 // What a report holds of one thing. All of it is somebody else's text, or as many
@@ -38,7 +39,7 @@ func tame(s string, most int) string {
 		}
 		s += "…"
 	}
-	return strings.TrimSpace(clean(strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")))
+	return strings.TrimSpace(plain.Line(strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")))
 }
 
 // tameTime is a time that JSON can say, which has four digits for a year, else none.

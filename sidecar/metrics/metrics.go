@@ -29,6 +29,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -107,7 +108,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	out := sink{ch: ch}
 	c.self(out)
 	targets := slices.Clone(c.cfg.Targets())
-	slices.SortFunc(targets, func(a, b watch.Status) int { return cmp.Compare(a.Name, b.Name) })
+	sort.Slice(targets, func(i, j int) bool { return targets[i].Name < targets[j].Name })
 	n, before := 0, ""
 	for i := range targets {
 		s := &targets[i]
@@ -232,7 +233,7 @@ func boolean(b bool) float64 {
 // The closed sets of labels' values.
 var (
 	eyes          = []string{"agent", "attach", "kernel"}
-	sources       = []string{"kernel", "agent", "attach", "exit-hold", "pprof", "gctrace"}
+	sources       = []string{"kernel", "agent", "attach", "exit-hold", "oom-hold", "pprof", "gctrace"}
 	sourceStates  = []string{"ok", "off", "failed"}
 	breakerStates = []string{"closed", "half-open", "open"}
 	severities    = []memguard.Severity{memguard.Info, memguard.Warning, memguard.Critical}

@@ -213,10 +213,13 @@ func FuzzExit(f *testing.F) {
 
 // What a life's directory holds is of the service's own user: anything.
 func FuzzLife(f *testing.F) {
-	f.Add([]byte("panic: x\n"), []byte(gc(1)), []byte(gc(2)), []byte("{}"))
-	f.Fuzz(func(t *testing.T, tail, older, trace, exit []byte) {
+	f.Add([]byte("panic: x\n"), []byte(gc(1)), []byte(gc(2)), []byte("{}"), []byte(""))
+	f.Add([]byte("\ngoroutine 7 [select]:\n"), []byte(nil), []byte(nil), []byte(nil), []byte("9999\npanic: x\n\ngoroutine 1 [running]:\n"))
+	f.Add([]byte("rest"), []byte(nil), []byte(nil), []byte(nil), []byte("18446744073709551615\npanic: x\n"))
+	f.Add([]byte("rest"), []byte(nil), []byte(nil), []byte(nil), []byte("-1\npanic: x\n"))
+	f.Fuzz(func(t *testing.T, tail, older, trace, exit, begins []byte) {
 		dir := t.TempDir()
-		for name, b := range map[string][]byte{tailFile: tail, traceFile + old: older, traceFile: trace, exitFile: exit} {
+		for name, b := range map[string][]byte{tailFile: tail, traceFile + old: older, traceFile: trace, exitFile: exit, dumpFile: begins} {
 			if err := os.MkdirAll(filepath.Join(dir, "7-8"), 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -233,8 +236,17 @@ func FuzzLife(f *testing.F) {
 		if err := s.Run(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if got := s.Tail(); len(got) > TailSize || !bytes.HasSuffix(tail, got) {
-			t.Errorf("a tail of %d bytes that was not printed", len(got))
+		// A part of the tail, and what the dump file says before it.
+		got := s.Tail()
+		if n := len(got); n > headSize+gapSize+TailSize {
+			t.Errorf("a tail of %d bytes", n)
+		}
+		end := tail[:min(len(tail), TailSize)]
+		if n := min(len(got), max(len(end)-foreign, 0)); !bytes.HasSuffix(end, got[len(got)-n:]) {
+			t.Errorf("%q ends as nobody printed", got)
+		}
+		if text, _, ok := parseDump(begins); !ok && len(got) != len(end) || ok && len(got) > len(text)+gapSize+len(end) {
+			t.Errorf("%d bytes of %d, with a dump file %q", len(got), len(end), begins)
 		}
 		if n := s.Counts(); n.Bytes != uint64(len(older)+len(trace)) {
 			t.Errorf("read %d of %d bytes", n.Bytes, len(older)+len(trace))

@@ -20,12 +20,14 @@ import (
 // PID-START of its state directory, as plain files:
 //
 //	stderr, stderr.old    what was printed last, TailSize bytes at least together if there was as much
+//	dump                  how the dump began that goes on in them: a line with the number of bytes between, then its text
 //	gctrace, gctrace.old  the lines about collections, as the runtime prints them
 //	exit.json             an [Exit], once it has ended
 //
 // A file that is full becomes .old in place of the one before.
 const (
 	tailFile  = "stderr"
+	dumpFile  = "dump"
 	traceFile = "gctrace"
 	exitFile  = "exit.json"
 	old       = ".old"
@@ -83,26 +85,48 @@ func (b *both) Close() error { return errors.Join(b.first.Close(), b.second.Clos
 
 func (l *life) tail() []byte {
 	var r ring
-	for _, name := range []string{tailFile + old, tailFile} {
-		f, err := openRegular(filepath.Join(l.dir, name))
-		if err != nil {
-			continue
-		}
-		b, _ := io.ReadAll(io.LimitReader(f, TailSize))
-		r.add(b)
-		f.Close()
+	var d dump
+	if text, missing, ok := parseDump(l.read(dumpFile, headSize+maxNumber)); ok {
+		d.resume(text, missing)
 	}
-	return r.bytes()
+	for _, name := range []string{tailFile + old, tailFile} {
+		b := l.read(name, TailSize)
+		r.add(b)
+		d.add(b)
+	}
+	return d.before(r.bytes())
+}
+
+// read reads the beginning of a file; one that cannot be read is empty.
+func (l *life) read(name string, most int64) []byte {
+	f, err := openRegular(filepath.Join(l.dir, name))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	b, _ := io.ReadAll(io.LimitReader(f, most))
+	return b
+}
+
+// maxNumber is how long the number in a dump file may be, with the end of its line.
+const maxNumber = 17
+
+// formatDump writes a dump file, and parseDump reads one.
+func formatDump(text []byte, missing uint64) []byte {
+	return append(fmt.Appendf(nil, "%d\n", missing), text...)
+}
+
+func parseDump(b []byte) (text []byte, missing uint64, ok bool) {
+	number, text, ok := bytes.Cut(b, []byte("\n"))
+	missing, err := strconv.ParseUint(string(number), 10, 64)
+	if !ok || err != nil || len(number) >= maxNumber || len(text) == 0 || len(text) > headSize {
+		return nil, 0, false
+	}
+	return text, missing, true
 }
 
 func (l *life) exit() (Exit, bool) {
-	f, err := openRegular(filepath.Join(l.dir, exitFile))
-	if err != nil {
-		return Exit{}, false
-	}
-	defer f.Close()
-	b, _ := io.ReadAll(io.LimitReader(f, maxExit))
-	return parseExit(b)
+	return parseExit(l.read(exitFile, maxExit))
 }
 
 // parseExit reads an exit.json. What no process can have ended with is none.

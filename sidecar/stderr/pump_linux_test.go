@@ -5,6 +5,7 @@ package stderr
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -247,6 +248,66 @@ func TestRecord(t *testing.T) {
 		require.NoError(t, err)
 		assert.LessOrEqual(t, st.Size(), int64(maxTrace))
 		assert.Equal(t, os.FileMode(0o600), st.Mode())
+	}
+}
+
+// What is read back of a life is what a Stream would have kept, however fast it came:
+// the beginning of a dump of any size, and how much is missing.
+func TestRecordDump(t *testing.T) {
+	t.Parallel()
+	logs := strings.Repeat(strings.Repeat("x", 99)+"\n", 3000)
+	for name, stream := range map[string]string{
+		"on disk whole":     logs + "panic: boom\n" + running + stacks(2, 200),
+		"almost":            logs + "panic: boom\n" + running + stacks(2, 550),
+		"megabytes":         logs + "panic: boom\n" + running + stacks(2, 20000),
+		"then more":         "panic: boom\n" + running + stacks(2, 2000) + logs[:20_000],
+		"then a lot":        "panic: boom\n" + running + stacks(2, 2000) + logs,
+		"another after one": "panic: boom\n" + running + stacks(2, 2000) + logs + "fatal error: again\n" + running + stacks(2, 2000),
+	} {
+		for _, piece := range []int{40_000, 1 << 30} { // of which each is written by itself, and all at once
+			t.Run(fmt.Sprint(name, " in ", piece), func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				id := target.Identity{PID: 4194999, Start: 1}
+				r, err := NewRecord(dir, id)
+				require.NoError(t, err)
+				s, err := OpenExec(dir, id.PID, id.Start)
+				require.NoError(t, err)
+				for rest := stream; len(rest) > 0; {
+					n := min(piece, len(rest))
+					r.printed([]byte(rest[:n]))
+					rest = rest[n:]
+					if len(rest) < 1<<20 {
+						require.Eventually(t, func() bool {
+							r.mu.Lock()
+							defer r.mu.Unlock()
+							return len(r.last.buf) == 0
+						}, time.Minute, time.Millisecond)
+					}
+				}
+				require.NoError(t, r.Close(Exit{Time: time.Now()}))
+				want := kept(stream, 4096)
+				got := string(s.Tail())
+				h1, n1 := begins(want)
+				h2, n2 := begins(got)
+				assert.Equal(t, n1, n2)
+				assert.Equal(t, h1, h2)
+				assert.True(t, want == got, "%d bytes, not %d", len(got), len(want))
+				if name == "then a lot" {
+					assert.NoFileExists(t, filepath.Join(s.life.dir, dumpFile), "it is over")
+				}
+				files, err := filepath.Glob(filepath.Join(s.life.dir, "*"))
+				require.NoError(t, err)
+				sum := int64(0)
+				for _, f := range files {
+					st, err := os.Stat(f)
+					require.NoError(t, err)
+					assert.Equal(t, os.FileMode(0o600), st.Mode())
+					sum += st.Size()
+				}
+				assert.LessOrEqual(t, sum, int64(2*TailSize+headSize+maxNumber+maxExit))
+			})
+		}
 	}
 }
 

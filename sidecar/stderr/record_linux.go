@@ -3,12 +3,13 @@
 package stderr
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
+	"sort"
 	"sync"
 	"syscall"
 	"time"
@@ -30,9 +31,11 @@ type Record struct {
 	id    target.Identity
 	wake  chan struct{}
 	ended chan struct{}
+	kept  []byte // the dump file; of who writes
 
 	mu      sync.Mutex
 	last    ring   // of what was printed and is not on disk yet
+	dump    dump   // of all that was printed
 	trace   []byte // lines about collections, the same
 	closed  bool
 	dropped uint64 // lines about collections, in bytes
@@ -90,7 +93,10 @@ func forget(dir string) {
 			lives = append(lives, ended{e.Name(), st.ModTime()})
 		}
 	}
-	slices.SortFunc(lives, func(a, b ended) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.name, b.name)) })
+	sort.Slice(lives, func(i, j int) bool {
+		a, b := &lives[i], &lives[j]
+		return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.name, b.name)) < 0
+	})
 	for len(lives) >= maxLives {
 		_ = os.RemoveAll(filepath.Join(dir, lives[0].name))
 		lives = lives[1:]
@@ -101,6 +107,7 @@ func forget(dir string) {
 func (r *Record) printed(b []byte) {
 	r.mu.Lock()
 	r.last.add(b)
+	r.dump.add(b)
 	r.mu.Unlock()
 	r.kick()
 }
@@ -131,21 +138,66 @@ func (r *Record) write() {
 	trace := segments{path: filepath.Join(r.dir, traceFile), size: maxTrace}
 	defer tail.close()
 	defer trace.close()
+	written := uint64(0) // offset in the stream
 	for {
 		<-r.wake
 		r.mu.Lock()
-		last, lines, closed := r.last.bytes(), r.trace, r.closed
+		last, lines, closed, total := r.last.bytes(), r.trace, r.closed, r.dump.total
 		r.last, r.trace = ring{buf: r.last.buf[:0]}, nil
 		r.mu.Unlock()
 		lost := tail.add(last) + trace.add(lines)
+		if total-written > uint64(len(last)) { // more than TailSize came at once
+			tail.forget()
+		}
+		written = total
 		r.mu.Lock()
 		r.dropped += uint64(lost)
+		begins := r.begins(tail.n+tail.before, total)
 		r.mu.Unlock()
+		r.keep(begins)
 		if closed {
 			return
 		}
 		time.Sleep(every)
 	}
+}
+
+// begins is the dump file that belongs before the last n of total bytes; nil is none.
+// The caller holds mu.
+func (r *Record) begins(n int, total uint64) []byte {
+	n += int(r.dump.total - total) // came meanwhile
+	h, ok := r.dump.reaches(n)
+	if !ok {
+		return nil
+	}
+	lacks := r.dump.total - uint64(n) - h.from
+	text := h.text[:min(lacks, uint64(len(h.text)))]
+	return formatDump(text, lacks-uint64(len(text)))
+}
+
+// keep writes the dump file, or removes it.
+func (r *Record) keep(begins []byte) {
+	if bytes.Equal(begins, r.kept) {
+		return
+	}
+	name := filepath.Join(r.dir, dumpFile)
+	var err error
+	if begins == nil {
+		err = os.Remove(name)
+	} else {
+		err = replace(name, begins)
+	}
+	if err == nil {
+		r.kept = begins
+	}
+}
+
+// replace writes a file that is there whole or not at all.
+func replace(name string, b []byte) error {
+	if err := os.WriteFile(name+".new", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(name+".new", name)
 }
 
 // Close writes the rest, and how the process ended.
@@ -165,19 +217,16 @@ func (r *Record) Close(e Exit) error {
 	if err != nil {
 		return err
 	}
-	name := filepath.Join(r.dir, exitFile)
-	if err := os.WriteFile(name+".new", append(b, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(name+".new", name)
+	return replace(filepath.Join(r.dir, exitFile), append(b, '\n'))
 }
 
 // segments is a file of a bounded size, and the one before it.
 type segments struct {
-	path string
-	size int
-	f    *os.File
-	n    int
+	path   string
+	size   int
+	f      *os.File
+	n      int // bytes in it
+	before int // and in the one before
 }
 
 // add appends b and returns how much of it was lost.
@@ -190,17 +239,24 @@ func (s *segments) add(b []byte) (lost int) {
 		if err := os.Rename(s.path, s.path+old); err != nil {
 			return len(b)
 		}
+		s.before, s.n = s.n, 0
 	}
 	if s.f == nil {
 		f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		if err != nil {
 			return len(b)
 		}
-		s.f, s.n = f, 0
+		s.f = f
 	}
 	n, _ := s.f.Write(b)
 	s.n += n
 	return len(b) - n
+}
+
+// forget removes the file before: what is in it does not lead up to the other.
+func (s *segments) forget() {
+	_ = os.Remove(s.path + old)
+	s.before = 0
 }
 
 func (s *segments) close() {

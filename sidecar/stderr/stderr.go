@@ -25,7 +25,8 @@ import (
 	"github.com/memguard/memguard-go/pacer/gctrace"
 )
 
-// TailSize is how much is kept of what was printed last, in bytes.
+// TailSize is how much is kept of what was printed last, in bytes, beside the beginning
+// of a dump.
 const TailSize = 64 << 10
 
 // maxCycles is how many collections a Stream keeps.
@@ -39,6 +40,7 @@ type Stream struct {
 
 	mu     sync.Mutex
 	tail   ring
+	dump   dump
 	cycles []gctrace.Cycle // the last, as a ring: that with number n stands at (n-1) % maxCycles
 	counts Counts
 }
@@ -92,6 +94,7 @@ func (t *tee) Read(p []byte) (int, error) {
 		t.s.mu.Lock()
 		t.s.counts.Bytes += uint64(n)
 		t.s.tail.add(p[:n])
+		t.s.dump.add(p[:n])
 		t.s.mu.Unlock()
 	}
 	return n, err
@@ -113,14 +116,17 @@ func (s *Stream) add(rec gctrace.Record) {
 	}
 }
 
-// Tail is the last that was printed, at most TailSize bytes.
+// Tail is the last that was printed, TailSize bytes of it. If a dump of goroutines
+// began before them and goes on in them, its first 16 KiB stand before, and between
+// them a line of ours that says how many bytes are missing there. All of it is never
+// more than was printed since the dump began.
 func (s *Stream) Tail() []byte {
 	if s.life != nil {
 		return s.life.tail()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.tail.bytes()
+	return s.dump.before(s.tail.bytes())
 }
 
 // Cycles returns the collections behind the first after ones, and how many there

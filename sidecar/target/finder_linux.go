@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sort"
 	"strconv"
 	"time"
 
@@ -123,9 +124,12 @@ func (f *Finder) blind() (out []memguard.Blind) {
 			count[b]++
 		}
 	}
-	for _, b := range slices.SortedFunc(maps.Keys(count), func(a, b blind) int {
-		return cmp.Or(a.rule-b.rule, cmp.Compare(a.field, b.field), cmp.Compare(a.why, b.why))
-	}) {
+	blinds := slices.Collect(maps.Keys(count))
+	sort.Slice(blinds, func(i, j int) bool {
+		a, b := &blinds[i], &blinds[j]
+		return cmp.Or(a.rule-b.rule, cmp.Compare(a.field, b.field), cmp.Compare(a.why, b.why)) < 0
+	})
+	for _, b := range blinds {
 		of := "1 process"
 		if n := count[b]; n > 1 {
 			of = strconv.Itoa(n) + " processes"

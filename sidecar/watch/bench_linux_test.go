@@ -83,3 +83,24 @@ func BenchmarkWatch1(b *testing.B)       { benchmarkWatch(b, 1) }
 func BenchmarkWatch50(b *testing.B)      { benchmarkWatch(b, 50) }
 func BenchmarkWatchAgent1(b *testing.B)  { benchmarkWatch(b, 1, "-tags=guarded") }
 func BenchmarkWatchAgent50(b *testing.B) { benchmarkWatch(b, 50, "-tags=guarded") }
+
+// BenchmarkLook is one look from outside at a service, as near the limit it is taken
+// every ten milliseconds at most: core-%-at-10ms is what that costs.
+func BenchmarkLook(b *testing.B) {
+	bin := programFile(b)
+	p := startChild(b, bin)
+	p.tell("hold", 64)
+	p.tell("goroutines", 1000)
+	w := watch(b, Config{Rules: exeRule("api", bin), Interval: time.Minute, Hold: -1})
+	w.sees("api", p.pid())
+	l, err := w.life("api")
+	require.NoError(b, err)
+	b.ReportAllocs()
+	begin := cpu(b)
+	for b.Loop() {
+		l.lookOutside(time.Now())
+	}
+	each := float64(cpu(b)-begin) / float64(b.N)
+	b.ReportMetric(each, "cpu-ns/op")
+	b.ReportMetric(100*each/float64(lookFastest), "core-%-at-10ms")
+}

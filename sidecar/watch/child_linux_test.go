@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/memguard/memguard-go/sidecar/incident"
+	"github.com/memguard/memguard-go/sidecar/internal/brink"
 	"github.com/memguard/memguard-go/sidecar/target"
 )
 
@@ -27,6 +28,7 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
+	brink.KeepIfAsked()
 	code := m.Run()
 	if built.dir != "" {
 		os.RemoveAll(built.dir)

@@ -15,6 +15,7 @@ import (
 	"github.com/memguard/memguard-go/memguard"
 	"github.com/memguard/memguard-go/sidecar/attach"
 	"github.com/memguard/memguard-go/sidecar/incident"
+	"github.com/memguard/memguard-go/sidecar/internal/brink"
 )
 
 // mostProfile bounds a profile of a dead process.
@@ -31,7 +32,7 @@ func (l *life) bury(fd *os.File) {
 	seen := time.Now()
 	after := l.levels.read(0) // at once: the cgroup's directory may go next
 	l.mu.Lock()
-	e := &incident.Evidence{Target: l.slot.name, Process: l.Process, Ended: seen.Round(0)}
+	e := &incident.Evidence{Target: l.slot.name, Process: l.Process, Ended: seen.Round(0), Lived: lived(l.Start)}
 	e.Eye, e.Last = l.view()
 	if e.Last != nil {
 		e.Ledger = e.Last.Ledger
@@ -47,10 +48,12 @@ func (l *life) bury(fd *os.File) {
 	case <-time.After(max(l.w.cfg.Hold, 0) + time.Second):
 	case <-l.ctx.Done():
 	}
+	l.readEnded()
 	l.cancel() // what still asks it gives up
 	l.mu.Lock()
 	dying := l.death
-	last := l.walked
+	last, held := l.lastRead()
+	set := l.brink.set
 	why := l.sources[srcHold]
 	l.mu.Unlock()
 	began := seen
@@ -63,7 +66,12 @@ func (l *life) bury(fd *os.File) {
 		became = true
 		l.w.live(l)
 	}
+	e.Held = held
 	l.snapshot(e, dying, last, why)
+	l.heapOf(e, seen)
+	if set && e.Exit.Known && e.Exit.Signal != int(syscall.SIGKILL) {
+		e.NoSnapshot = also(e.NoSnapshot, "the kernel's kill was to be held (oom_hold), which may have a service end itself at its limit: calls that need memory fail there")
+	}
 	if printed != nil {
 		if !became {
 			printed.settle()
@@ -146,21 +154,22 @@ func (l *life) exit(fd *os.File, dying *attach.Death, became bool, printed *stre
 	}
 }
 
-// snapshot puts in what was read of the runtime: of the dying process, else by the
-// last walk before.
+// snapshot puts in what was read of the runtime: of the dying process, else the last
+// before.
 func (l *life) snapshot(e *incident.Evidence, dying *attach.Death, last *attach.Snapshot, hold Source) {
 	var s *attach.Snapshot
 	switch {
 	case dying != nil:
-		s, e.Held = dying.Snapshot, dying.Held
+		s = dying.Snapshot
+		e.Held += dying.Held
 		if dying.Why != nil {
 			e.NoSnapshot = "exit hold: " + dying.Why.Error()
 		}
 		if s == nil || last != nil && s.Goroutines.Clusters == nil {
-			s = poll(last) // the last one tells more
+			s = last // it tells more
 		}
 	default:
-		s = poll(last)
+		s = last
 		e.NoSnapshot = "exit hold " + hold.State
 		if hold.Why != "" {
 			e.NoSnapshot += ": " + hold.Why
@@ -168,9 +177,12 @@ func (l *life) snapshot(e *incident.Evidence, dying *attach.Death, last *attach.
 		if hold.State == OK {
 			e.NoSnapshot = "exit hold: the process ended without being stopped"
 		}
-		if s == nil {
+		switch {
+		case s == nil:
 			s = poll(l.lastSeen())
-			e.NoSnapshot += "; it was not walked before"
+			e.NoSnapshot = also(e.NoSnapshot, "it was not walked before")
+		case s.How.Way == brink.OOMControl && complete(s):
+			e.NoSnapshot = "" // it stood still from then on
 		}
 	}
 	if s == nil {
@@ -186,14 +198,18 @@ func (l *life) snapshot(e *incident.Evidence, dying *attach.Death, last *attach.
 		case err == nil:
 			err = fmt.Errorf("it has %d bytes", b.Len())
 		}
-		if e.NoSnapshot != "" {
-			e.NoSnapshot += "; "
-		}
-		e.NoSnapshot += kind + " profile: " + err.Error()
+		e.NoSnapshot = also(e.NoSnapshot, kind+" profile: "+err.Error())
 		return nil
 	}
 	e.Heap = write("heap", func(b *bytes.Buffer) error { return s.WriteHeap(b) })
 	e.Goroutines = write("goroutine", func(b *bytes.Buffer) error { return s.WriteGoroutines(b) })
+}
+
+func also(text, more string) string {
+	if text == "" {
+		return more
+	}
+	return text + "; " + more
 }
 
 // poll marks a copy of a snapshot as taken before the end.

@@ -27,12 +27,13 @@ const (
 	srcAgent
 	srcAttach
 	srcHold
+	srcOOM
 	srcPprof
 	srcGctrace
 	sourceCount
 )
 
-var sourceNames = [sourceCount]string{"kernel", "agent", "attach", "exit-hold", "pprof", "gctrace"}
+var sourceNames = [sourceCount]string{"kernel", "agent", "attach", "exit-hold", "oom-hold", "pprof", "gctrace"}
 
 // The states of a source.
 const (
@@ -93,7 +94,9 @@ type life struct {
 	failures  int           // looks in a row in which the runtime could not be read
 	holding   chan struct{} // closed when the exit is held no longer; nil: it never was
 	death     *attach.Death // what was read then
+	brink     lastRead      // what was read when the limit was reached
 	stream    *stream       // what it prints; nil: that does not come here
+	given     given         // its heap profile, where it is asked for
 }
 
 func newLife(ctx context.Context, w *Watcher, s *slot, p target.Process) *life {
@@ -244,6 +247,7 @@ func (l *life) open() {
 		return
 	}
 	defer leave()
+	l.levels.begin(l.PID)
 	l.openTarget()
 	src, err := memguard.Open(l.PID)
 	if err != nil {
@@ -255,7 +259,6 @@ func (l *life) open() {
 		}
 		l.source = src
 	}
-	l.levels.begin(l.PID)
 	l.openStream()
 	l.w.mu.Lock()
 	url := l.w.pprofOf(l.slot.rule)
@@ -276,18 +279,21 @@ func (l *life) openTarget() {
 		l.target, l.whyNot, l.retry = t, nil, 0
 		l.set(srcAttach, OK, "")
 		l.beginHold()
+		l.beginBrink()
 		return
 	case errors.Is(err, attach.ErrNotGo):
 		l.notGo = true
 		l.set(srcAttach, Off, "it is not a Go program")
 		l.set(srcAgent, Off, "it is not a Go program")
 		l.set(srcHold, Off, "it is not a Go program")
+		l.set(srcOOM, Off, "it is not a Go program")
 	case errors.Is(err, attach.ErrGone):
 		l.set(srcAttach, Failed, err.Error())
 		nudge(l.alarm)
 	default:
 		l.set(srcAttach, Failed, err.Error())
 		l.set(srcHold, Off, "its memory cannot be read")
+		l.set(srcOOM, Off, "its memory cannot be read")
 	}
 	l.whyNot = err
 	l.retry = min(max(2*l.retry, 5*time.Second), 5*time.Minute)

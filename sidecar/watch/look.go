@@ -169,12 +169,14 @@ func (l *life) lookOutside(now time.Time) time.Duration {
 	l.boxes.look(l.PID, now.Sub(l.begun))
 	sample := l.reading
 	sample.Blind = slices.Clone(sample.Blind)
-	canWalk := l.target != nil
+	canWalk, mayAsk := l.target != nil, !l.notGo
 	l.unlock()
 	l.sourcesOf(&sample)
 	l.judged(&sample, cost)
 	if canWalk {
 		l.walkIfDue(now)
+	} else if mayAsk {
+		l.askHeapIfDue(now)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -24,6 +26,7 @@ import (
 	"github.com/memguard/memguard-go/scavenge/cgroup/sandbox"
 	"github.com/memguard/memguard-go/sidecar/attach"
 	"github.com/memguard/memguard-go/sidecar/incident"
+	"github.com/memguard/memguard-go/sidecar/internal/brink"
 	"github.com/memguard/memguard-go/sidecar/stderr"
 	"github.com/memguard/memguard-go/sidecar/target"
 )
@@ -44,22 +47,35 @@ func sandboxOf(t *testing.T, limit uint64) *sandbox.Sandbox {
 func TestOOM(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name string
-		hold time.Duration
-		way  string
+		name    string
+		hold    time.Duration
+		oomHold bool
+		ways    []string // version 2 may have been told in time
 	}{
-		{"held", 0, "exit hold"},
-		{"polled", -1, Poll},
+		{"held", 0, false, []string{attach.ExitHold}},
+		{"polled", -1, false, []string{Poll, brink.MemoryEvents}},
+		{"kill held", -1, true, []string{brink.OOMControl}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			bin := programFile(t)
 			box := sandboxOf(t, 96<<20)
-			w := watch(t, Config{Rules: exeRule("api", bin), Hold: c.hold})
+			if c.oomHold && box.Version() != 1 {
+				t.Skip("cgroup version 2 cannot hold a kill")
+			}
+			cfg := Config{Rules: exeRule("api", bin), Hold: c.hold}
+			if c.oomHold {
+				cfg.OOMHold = t.TempDir()
+			}
+			w := watch(t, cfg)
 			p := startChildBy(t, bin, box.Start)
 			w.sees("api", p.pid())
 			if c.hold == 0 {
 				w.until("api", "exit hold", func(st *Status) bool { return st.source("exit-hold").State == OK })
+			}
+			if c.oomHold {
+				st := w.until("api", "oom hold", func(st *Status) bool { return st.source("oom-hold").State == OK })
+				assert.Contains(t, st.source("oom-hold").Why, "will be set above")
 			}
 			p.order("leak", 40)
 			_ = p.cmd.Wait()
@@ -68,7 +84,18 @@ func TestOOM(t *testing.T) {
 			require.NoError(t, err)
 			require.Positive(t, killed)
 			require.NotNil(t, e.Snapshot, e.NoSnapshot)
-			assert.Equal(t, c.way, e.Snapshot.How.Way, e.NoSnapshot)
+			assert.Contains(t, c.ways, e.Snapshot.How.Way, e.NoSnapshot)
+			if c.oomHold {
+				assert.Positive(t, e.Held)
+				assert.Less(t, e.Held, attach.DefaultHold+patience)
+				last, _ := e.Snapshot.Heap.Objects.Get()
+				assert.Greater(t, last, uint64(80<<20), "of the moment when the limit was reached")
+				held := false
+				for _, ev := range w.Events(t.Context(), 0) {
+					held = held || strings.Contains(ev.Text, "the kernel's kill was held for")
+				}
+				assert.True(t, held)
+			}
 			if e.Exit.Known {
 				assert.Equal(t, 9, e.Exit.Signal)
 			}
@@ -95,6 +122,11 @@ func TestOOM(t *testing.T) {
 			heap, err := profile.ParseData(e.Heap)
 			require.NoError(t, err, e.NoSnapshot)
 			assert.Equal(t, "main.leakOrders", biggest(heap))
+			closest := time.Hour
+			for i, q := range e.Timeline.Points[1:] {
+				closest = min(closest, q.Time.Sub(e.Timeline.Points[i].Time))
+			}
+			t.Logf("looked at every %s when it was closest; the last snapshot was begun %s before the end was seen", closest, e.Ended.Sub(e.Snapshot.Time))
 			last := e.Timeline.Points[len(e.Timeline.Points)-1]
 			usage, _ := last.Usage.Get()
 			assert.Greater(t, usage, uint64(60<<20), "it was looked at near the end")
@@ -106,6 +138,100 @@ func TestOOM(t *testing.T) {
 			assert.True(t, raised, "%+v", e.Events)
 		})
 	}
+}
+
+// When the kernel tells that the limit is reached the process is read at once, and
+// that is what is left of it; it is not read each time that the kernel tells.
+func TestWarned(t *testing.T) {
+	t.Parallel()
+	bin := programFile(t)
+	w := watch(t, Config{Rules: exeRule("api", bin), Hold: -1})
+	p := startChild(t, bin)
+	p.tell("goroutines", 50)
+	w.sees("api", p.pid())
+	l, err := w.life("api")
+	require.NoError(t, err)
+	read := func() *attach.Snapshot {
+		l.warned(t.Context())
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.brink.snapshot
+	}
+	s := read()
+	require.NotNil(t, s)
+	assert.Same(t, s, read())
+	p.kill()
+	e := w.death()
+	assert.Same(t, s, e.Snapshot)
+	assert.Equal(t, brink.MemoryEvents, s.How.Way)
+	assert.Equal(t, "main.stuckWorker", s.Goroutines.Clusters[0].Start)
+	assert.NotEmpty(t, e.Heap)
+	assert.Zero(t, e.Held)
+}
+
+// Kills are held only where the exit is not: a service is held up once.
+func TestOOMHoldInstead(t *testing.T) {
+	t.Parallel()
+	bin := programFile(t)
+	box := sandboxOf(t, 96<<20)
+	if box.Version() != 1 {
+		t.Skip("cgroup version 2 cannot hold a kill")
+	}
+	w := watch(t, Config{Rules: exeRule("api", bin), OOMHold: t.TempDir()})
+	p := startChildBy(t, bin, box.Start)
+	w.until("api", "neither", func(st *Status) bool {
+		return st.source("exit-hold").State == OK && st.source("oom-hold").Why == "not needed: the exit is held"
+	})
+	l, err := w.life("api")
+	require.NoError(t, err)
+	l.set(srcHold, Failed, "as if a debugger had taken the thread")
+	w.until("api", "oom hold", func(st *Status) bool { return st.source("oom-hold").State == OK })
+	p.kill()
+	w.death()
+}
+
+// TestKillsHeld has the kernel kill a service that leaks goroutines, as often as
+// MEMGUARD_KILLS says, and counts what was read while the kill was held. The setting
+// that holds it may have the service die of itself: then the last walk is left.
+func TestKillsHeld(t *testing.T) {
+	s := os.Getenv("MEMGUARD_KILLS")
+	if s == "" {
+		t.Skip("MEMGUARD_KILLS=10 has the kernel kill ten times, on a machine that has nothing else to do")
+	}
+	kills, err := strconv.Atoi(s)
+	require.NoError(t, err)
+	const n = 100_000
+	bin := programFile(t, "-ldflags=-s -w")
+	ways, ends := map[string]int{}, map[string]int{}
+	for range kills {
+		box := sandboxOf(t, n*3<<10+64<<20) // a goroutine needs 2.5 KiB
+		if box.Version() != 1 {
+			t.Skip("cgroup version 2 cannot hold a kill")
+		}
+		w := watch(t, Config{Rules: exeRule("api", bin), Hold: -1, OOMHold: t.TempDir()})
+		p := startChildBy(t, bin, box.Start)
+		w.until("api", "oom hold", func(st *Status) bool { return st.source("oom-hold").State == OK })
+		p.order("spawn", n)
+		_ = p.cmd.Wait()
+		e := w.death()
+		w.stop()
+		ends[p.cmd.ProcessState.String()]++
+		require.NotNil(t, e.Snapshot, e.NoSnapshot)
+		ways[e.Snapshot.How.Way]++
+		if e.Snapshot.How.Way != brink.OOMControl {
+			continue
+		}
+		total, ok := e.Snapshot.Goroutines.Total.Get()
+		assert.True(t, ok, "%v", e.Snapshot.Unknown)
+		if assert.NotEmpty(t, e.Snapshot.Goroutines.Clusters, "%v", e.Snapshot.Unknown) {
+			c := e.Snapshot.Goroutines.Clusters[0]
+			assert.InEpsilon(t, n, c.Count, 0.01)
+			assert.Equal(t, "main.stuckWorker", c.Start)
+		}
+		t.Logf("%d goroutines read in %s, the kill held for %s", total, e.Snapshot.How.Took, e.Held)
+	}
+	t.Logf("%d deaths: %v, read by %v", kills, ends, ways)
+	assert.Greater(t, ways[brink.OOMControl], kills/2)
 }
 
 // biggest is the function that holds the most.

@@ -27,11 +27,13 @@ type pace struct {
 	at   time.Time
 	used float64
 	rate float64 // bytes a second, the fastest seen, decaying
+	rush bool    // it grows, and reaches the limit soon if it goes on
 }
 
 func (p *pace) next(at time.Time, undroppable, limit memguard.Bytes, rest, cost time.Duration) time.Duration {
 	used64, ok := undroppable.Get()
 	limit64, ok2 := limit.Get()
+	p.rush = false
 	if !ok || !ok2 || limit64 == memguard.Unlimited {
 		return rest
 	}
@@ -43,7 +45,7 @@ func (p *pace) next(at time.Time, undroppable, limit memguard.Bytes, rest, cost 
 	room := max(most-used, 0)
 	left := room / max(p.rate, most/burstWithin.Seconds(), 1)
 	next := max(time.Duration(min(left/looksAhead, rest.Seconds())*float64(time.Second)), lookFastest)
-	if p.rate <= 0 || room/p.rate > rushWithin.Seconds() {
+	if p.rush = p.rate > 0 && room/p.rate <= rushWithin.Seconds(); !p.rush {
 		next = max(next, min(lookShare*cost, rest))
 	}
 	return min(next, rest)

@@ -278,11 +278,11 @@ func TestPprof(t *testing.T) {
 	}))
 	defer server.Close()
 	c := newPprofClient(false)
-	b, err := c.profile(t.Context(), server.URL+"/ok/", "heap")
+	b, err := c.profile(t.Context(), server.URL+"/ok/", "heap", mostProfile)
 	require.NoError(t, err)
 	assert.Len(t, b, 4)
 	for path, says := range map[string]string{"/redirect": "redirects", "/text": "not a profile", "/large": "more than", "/none": "404"} {
-		_, err := c.profile(t.Context(), server.URL+path, "heap")
+		_, err := c.profile(t.Context(), server.URL+path, "heap", mostProfile)
 		assert.ErrorContains(t, err, says, path)
 	}
 }

@@ -12,13 +12,15 @@ import (
 )
 
 // A walk of all goroutines and spans takes at most a thousandth of a core at rest,
-// and near the limit a hundredth: it may be the last one.
+// and near the limit a hundredth: it may be the last one. Where the end cannot be held
+// it is sure to be, and while memory rushes to the limit it may take a twentieth.
 const (
 	walkFirst     = 2 * time.Second // after the beginning
 	walkRest      = 30 * time.Second
 	walkShare     = 1000
 	walkNear      = 250 * time.Millisecond
 	walkShareNear = 100
+	walkShareLast = 20
 	walkFor       = 40 * time.Second // attach gives up before
 	walkAgain     = time.Second      // who asks again within it gets the last one
 	walkAgainPart = 20               // or within so many times what the last one took
@@ -30,9 +32,17 @@ const Poll = "poll"
 
 // walkIfDue walks aside if it is time. The caller does not have the eye.
 func (l *life) walkIfDue(now time.Time) {
+	parts := attach.Spans | attach.Goroutines
+	holds := l.holds()
+	if !holds {
+		parts = everything // it may be all that is left
+	}
 	l.mu.Lock()
 	gap := max(walkRest, walkShare*l.walkTook)
-	if l.period < l.w.cfg.Interval/2 {
+	switch near := l.period < l.w.cfg.Interval/2; {
+	case near && l.pace.rush && !holds:
+		gap = max(lookFastest, walkShareLast*l.walkTook)
+	case near:
 		gap = max(walkNear, walkShareNear*l.walkTook)
 	}
 	at := l.walkAt.Add(gap)
@@ -46,10 +56,6 @@ func (l *life) walkIfDue(now time.Time) {
 	l.mu.Unlock()
 	if !due {
 		return
-	}
-	parts := attach.Spans | attach.Goroutines
-	if !l.holds() {
-		parts = everything // it may be all that is left
 	}
 	go func() {
 		_, _ = l.walk(l.ctx, parts, 0)
@@ -86,7 +92,7 @@ func (l *life) walk(ctx context.Context, parts attach.Parts, young time.Duration
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.walkAt, l.walkTook = time.Now(), time.Since(begin)
-	if err != nil {
+	if err != nil { // what was read all the same tells less than the walk before
 		return nil, err
 	}
 	l.walked, l.walkParts = s, parts
@@ -135,7 +141,7 @@ func (w *Watcher) Profile(ctx context.Context, name, kind string, out io.Writer)
 	if url == "" || ctx.Err() != nil {
 		return fmt.Errorf("watch: target %q: %s profile: %w", name, kind, err)
 	}
-	b, err2 := w.http.profile(ctx, url, kind)
+	b, err2 := w.http.profile(ctx, url, kind, mostProfile)
 	if err2 != nil {
 		l.set(srcPprof, Failed, err2.Error())
 		return fmt.Errorf("watch: target %q: %s profile: %w; %w: pprof: %w", name, kind, err, ErrNone, err2)

@@ -30,6 +30,7 @@ import (
 	"github.com/memguard/memguard-go/memguard/agent"
 	"github.com/memguard/memguard-go/sidecar/attach"
 	"github.com/memguard/memguard-go/sidecar/incident"
+	"github.com/memguard/memguard-go/sidecar/internal/brink"
 	"github.com/memguard/memguard-go/sidecar/target"
 )
 
@@ -46,6 +47,12 @@ type Config struct {
 	// read when nothing of it can be lost any more; 0 is attach.DefaultHold, and
 	// below 0 no end is held.
 	Hold time.Duration
+
+	// OOMHold is a directory of ours, to note in it what is set in cgroups while the
+	// kernel's kill for the limit of a Go process's own is held up, too; empty holds
+	// none. Package brink says where that can be done, and what it does to the service.
+	// The bound is Hold, or attach.DefaultHold where no end is held.
+	OOMHold string
 
 	// ExecState is the state directory of "memguard exec", where it keeps what the
 	// processes that it started print, and how they ended. Empty is none.
@@ -85,6 +92,7 @@ type Watcher struct {
 	walks  chan struct{} // who walks one
 	asks   chan struct{} // who asks an agent
 	all    sync.WaitGroup
+	keeper brink.Keeper
 
 	machine machine
 
@@ -120,6 +128,7 @@ func New(cfg Config) (*Watcher, error) {
 		opens: make(chan struct{}, 2), walks: make(chan struct{}, 1), asks: make(chan struct{}, 8),
 		streams: map[string]*stream{}, buried: map[key]time.Time{},
 	}
+	w.keeper.Dir = cfg.OOMHold
 	w.events = newEvents()
 	if err := w.SetRules(cfg.Rules); err != nil {
 		return nil, err
@@ -152,6 +161,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	go w.loop(ctx)
 	<-ctx.Done()
 	w.all.Wait() // lives end with ctx
+	w.keeper.Close()
 	close(w.deaths)
 	<-told
 	return nil
@@ -245,7 +255,7 @@ const (
 
 // Source is one way to see a target.
 type Source struct {
-	Name  string    `json:"name"`  // kernel, agent, attach, exit-hold, pprof, gctrace
+	Name  string    `json:"name"`  // kernel, agent, attach, exit-hold, oom-hold, pprof, gctrace
 	State string    `json:"state"` // ok, off, failed
 	Why   string    `json:"why,omitempty"`
 	Since time.Time `json:"since"`

@@ -37,8 +37,8 @@ what is orphaned. With a terminal it does what a shell does: the service has it,
 and Ctrl-C and Ctrl-Z are the service's.
 
 With --state, a sidecar reads there the collections, the last 64 KiB of standard
-error and how the service ended. With --summary, exec says at the end what the
-collections add up to.
+error, with the beginning of a dump that is longer, and how the service ended. With
+--summary, exec says at the end what the collections add up to.
 
 If the service's GODEBUG has a gctrace of its own, its lines stay where they are.
 

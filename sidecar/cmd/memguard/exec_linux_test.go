@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +22,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/memguard/memguard-go/sidecar/incident"
 	"github.com/memguard/memguard-go/sidecar/stderr"
+	"github.com/memguard/memguard-go/sidecar/target"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -107,6 +110,26 @@ func playService(args []string) {
 		}
 		fmt.Println("ready", os.Getpid())
 		_, _ = io.Copy(io.Discard, os.Stdin)
+	case "play-crowd": // thousands of goroutines, and an end that prints all of them
+		debug.SetTraceback("all")
+		var all sync.WaitGroup
+		all.Add(5000)
+		for range 5000 {
+			go crowd(&all, make(chan int))
+		}
+		all.Wait()
+		switch args[1] {
+		case "panic":
+			panic("the crowd is too large")
+		case "fatal":
+			new(sync.Mutex).Unlock()
+		case "stack":
+			debug.SetMaxStack(1 << 20)
+			deep(0)
+		case "quit":
+			_ = syscall.Kill(os.Getpid(), syscall.SIGQUIT)
+			time.Sleep(time.Minute)
+		}
 	case "play-daemon": // leaves a child that writes to its standard error when told
 		cmd := exec.Command("sh", "-c", "read x; echo late >&2; echo later >&2")
 		cmd.Stdin, cmd.Stderr = os.Stdin, os.Stderr
@@ -114,6 +137,19 @@ func playService(args []string) {
 		fmt.Fprintln(os.Stderr, "parent")
 	}
 	os.Exit(0)
+}
+
+//go:noinline
+func crowd(all *sync.WaitGroup, c chan int) { all.Done(); <-c }
+
+//go:noinline
+func deep(n int) int {
+	if n < 0 {
+		return 0
+	}
+	var b [1024]byte
+	b[n%1024] = 1
+	return deep(n+1) + int(b[3])
 }
 
 // wrapped is a command line of memguard exec.
@@ -320,6 +356,58 @@ func TestExecCollections(t *testing.T) {
 	tail := string(stream.Tail())
 	assert.True(t, strings.HasSuffix(log+"\n"+lastLine(errs.String(), "logger ")+"\n", tail), "the last of what it printed")
 	assert.NotEmpty(t, tail)
+}
+
+// A dump of thousands of goroutines is many times what is kept of standard error: how
+// it began is kept all the same, and the verdict of the incident names it.
+func TestExecLongDump(t *testing.T) {
+	t.Parallel()
+	for how, test := range map[string]struct {
+		cause incident.Cause
+		says  []string
+	}{
+		"panic": {incident.GoPanic, []string{"ended with a Go panic", "the crowd is too large", "memguard.playService ("}},
+		"fatal": {incident.GoFatal, []string{"fatal error of the Go runtime", "unlock of unlocked mutex", "memguard.playService ("}},
+		"stack": {incident.GoFatal, []string{"stack overflow", "goroutine stack exceeds 1048576-byte limit", "memguard.deep ("}},
+		"quit":  {incident.Signalled, []string{"SIGQUIT", "a dump of its goroutines"}},
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "state")
+			cmd := wrapped(t, "--state", dir, "--", me(t), "play-crowd", how)
+			var errs bytes.Buffer
+			cmd.Stderr = &errs
+			_ = cmd.Run()
+			require.Equal(t, 2, cmd.ProcessState.ExitCode())
+			require.Greater(t, errs.Len(), 10*stderr.TailSize, "all of it was passed on")
+			lives, err := os.ReadDir(dir)
+			require.NoError(t, err)
+			require.Len(t, lives, 1)
+			pid, start, _ := strings.Cut(lives[0].Name(), "-")
+			p, _ := strconv.Atoi(pid)
+			s, _ := strconv.ParseUint(start, 10, 64)
+			stream, err := stderr.OpenExec(dir, p, s)
+			require.NoError(t, err)
+			tail := stream.Tail()
+			require.Less(t, len(tail), 2*stderr.TailSize)
+			require.Regexp(t, `\n\[memguard: [0-9]{5,8} bytes are missing here\]\n`, string(tail))
+
+			e := &incident.Evidence{Target: "crowd", Ended: time.Now(), Stderr: tail, Process: target.Process{Go: "go1.26", Identity: target.Identity{PID: p, Start: s}}}
+			for _, e.Exit = range []incident.Exit{{Known: true, Code: 2, From: "exec"}, {}} {
+				r, _ := incident.New(e, incident.Meta{})
+				require.Equal(t, test.cause, r.Cause, "%s\n%.2000s", r.Verdict, tail)
+				for _, says := range test.says {
+					assert.Contains(t, r.Verdict, says)
+				}
+				require.NotNil(t, r.Goroutines)
+				assert.Greater(t, r.Goroutines.Clusters[0].Count, uint64(50), "those that were kept")
+				assert.Contains(t, r.Goroutines.Clusters[0].Func, "memguard.crowd")
+				_, known := r.Goroutines.Total.Get()
+				assert.False(t, known, "there were more")
+			}
+			assert.Nil(t, incident.ReadWords(tail[len(tail)-stderr.TailSize/2:]), "the last bytes alone do not say it")
+		})
+	}
 }
 
 // lastLine is the last line that begins like this.

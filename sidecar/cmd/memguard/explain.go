@@ -1,20 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build !memguard_sidecar
+
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/memguard/memguard-go/memguard"
 	"github.com/memguard/memguard-go/memguard/agent"
-	"github.com/memguard/memguard-go/sidecar/attach"
 	"github.com/spf13/cobra"
 )
 
@@ -130,22 +126,6 @@ func (p *printer) report(r *memguard.Report, e eye) error {
 	})
 }
 
-// ended is how watching ends: by the process's end as by an interrupt with what
-// was found, else with the error.
-func ended(c *cobra.Command, err, found error) error {
-	var s *status
-	switch {
-	case err == nil:
-		return found
-	case errors.Is(err, memguard.ErrGone), errors.Is(err, attach.ErrGone):
-		say(c.ErrOrStderr(), err)
-		return found
-	case errors.As(err, &s):
-		return err
-	}
-	return cannotLook(hint(err))
-}
-
 func ledgerCommand() *cobra.Command {
 	var (
 		pid int
@@ -216,25 +196,4 @@ func (p *printer) ledger(l *memguard.Ledger, e eye) error {
 		}
 		return e.write(w)
 	})
-}
-
-// hint adds what a person can do about an error.
-func hint(err error) error {
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w\n  run as the same user as the process, or with CAP_SYS_PTRACE", err)
-	}
-	return err
-}
-
-// completePID offers the processes of this machine with their names.
-func completePID(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	var out []string
-	for _, dir := range dirs {
-		pid := filepath.Base(dir)
-		if exe, err := os.Readlink(dir + "/exe"); err == nil && pid != strconv.Itoa(os.Getpid()) {
-			out = append(out, pid+"\t"+filepath.Base(exe))
-		}
-	}
-	return out, cobra.ShellCompDirectiveNoFileComp
 }

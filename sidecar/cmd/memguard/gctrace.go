@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build !memguard_sidecar
+
 package main
 
 import (
@@ -43,7 +45,7 @@ Without FILE, or with -, it reads standard input to its end.`,
 			if err != nil && n == 0 {
 				return cannotLook(err)
 			}
-			if werr := p.show(&s); werr != nil {
+			if werr := p.show(&s, s.WriteText); werr != nil {
 				return werr
 			}
 			if err != nil {

@@ -67,7 +67,7 @@ end that was not meant as a warning.`,
 			if list {
 				err = p.print(found, func(w io.Writer) error { return listBoxes(w, found) })
 			} else {
-				err = p.show(found[0])
+				err = p.show(found[0], found[0].WriteText)
 			}
 			if err != nil {
 				return err

@@ -12,10 +12,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/memguard/memguard-go/memguard"
+	"github.com/memguard/memguard-go/sidecar/config"
 	"github.com/memguard/memguard-go/sidecar/incident"
 	"github.com/spf13/cobra"
 )
@@ -25,25 +25,17 @@ import (
 const systemState = "/var/lib/memguard"
 
 // defaultStore is where a sidecar keeps its incidents that was not told otherwise, by
-// the same rules as its own state_dir; that of the system's comes last. The variable
+// the rules of its own state_dir; that of the system's comes last. The variable
 // that stands for --state-dir counts whether the directory is there or not.
 func defaultStore(getenv func(string) string) string {
 	if dir := getenv(envStateDir); dir != "" {
-		return filepath.Join(dir, "incidents")
+		return filepath.Join(dir, config.IncidentsDir)
 	}
-	dir := systemState
-	own := ""
-	if state, _, _ := strings.Cut(getenv("STATE_DIRECTORY"), ":"); state != "" { // systemd.exec(5)
-		own = state
-	} else if home := getenv("XDG_STATE_HOME"); filepath.IsAbs(home) {
-		own = filepath.Join(home, "memguard")
-	} else if home := getenv("HOME"); filepath.IsAbs(home) {
-		own = filepath.Join(home, ".local", "state", "memguard")
+	own := filepath.Join(config.StateDir(getenv), config.IncidentsDir)
+	if _, err := os.Stat(own); filepath.IsAbs(own) && err == nil {
+		return own
 	}
-	if _, err := os.Stat(filepath.Join(own, "incidents")); own != "" && err == nil {
-		dir = own
-	}
-	return filepath.Join(dir, "incidents")
+	return filepath.Join(systemState, config.IncidentsDir)
 }
 
 func storeFlag(c *cobra.Command, dir *string) {
@@ -159,7 +151,7 @@ func incidentShowCommand() *cobra.Command {
 				}
 				err = p.print(nil, func(w io.Writer) error { return r.WriteHTML(w, files) })
 			default:
-				err = p.show(r)
+				err = p.show(r, r.WriteText)
 			}
 			if err != nil {
 				return err

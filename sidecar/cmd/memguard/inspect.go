@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build !memguard_sidecar
+
 package main
 
 import (
@@ -50,7 +52,7 @@ Yama in the way, or CAP_SYS_PTRACE. --heap and --goroutines write profiles that
 				if err != nil {
 					return err
 				}
-				if err := p.show(s); err != nil {
+				if err := p.show(s, s.WriteText); err != nil {
 					return err
 				}
 				if err := save(c, "--goroutines", goroutines, s.WriteGoroutines); err != nil {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build !memguard_sidecar
+
 package main
 
 import (
@@ -48,7 +50,7 @@ dumps as of debug=2, a panic or SIGQUIT, of Go 1.18 to 1.27.`,
 				return cannotLook(err)
 			}
 			if pid == 0 && !isURL(from) {
-				return p.show(before)
+				return p.show(before, before.WriteText)
 			}
 			if isTerminal(c.ErrOrStderr()) {
 				fmt.Fprintf(c.ErrOrStderr(), "%d goroutines; looking again in %v ...\n", before.Goroutines, time.Duration(interval))
@@ -62,7 +64,8 @@ dumps as of debug=2, a panic or SIGQUIT, of Go 1.18 to 1.27.`,
 			if err != nil {
 				return cannotLook(err)
 			}
-			return p.show(leak.Compare(before, after))
+			found := leak.Compare(before, after)
+			return p.show(found, found.WriteText)
 		},
 	}
 	c.Flags().VarP((*pidValue)(&pid), "pid", "p", "process to look at")
@@ -89,7 +92,8 @@ func leakDiffCommand() *cobra.Command {
 			if err != nil {
 				return cannotLook(err)
 			}
-			return p.show(leak.Compare(snapshots[0], snapshots[1]))
+			found := leak.Compare(snapshots[0], snapshots[1])
+			return p.show(found, found.WriteText)
 		},
 	}
 	p.jsonFlag(c)
@@ -112,7 +116,8 @@ sign of a leak.`,
 			if err != nil {
 				return cannotLook(err)
 			}
-			return p.show(leak.Merge(snapshots...))
+			found := leak.Merge(snapshots...)
+			return p.show(found, found.WriteText)
 		},
 	}
 	p.jsonFlag(c)

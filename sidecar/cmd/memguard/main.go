@@ -4,6 +4,13 @@
 // wrong, and how long it has. Run "memguard help".
 package main
 
-import "os"
+import (
+	"os"
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+	"github.com/memguard/memguard-go/sidecar/internal/brink"
+)
+
+func main() {
+	brink.KeepIfAsked() // a process that the sidecar starts beside itself; it does not return
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

@@ -72,8 +72,11 @@ a file that is read again changes nothing.`,
 					return &status{exitUsage, fmt.Errorf("$%s: %w", envPort, err)}
 				}
 			}
+			if c.Flags().Changed("port") && rule.Port == 0 { // as in the file: none would be any
+				return &status{exitUsage, errors.New("--port: 0 is no port: leave it out for any")}
+			}
 			load := func() (*config.Config, error) {
-				cfg := &config.Config{}
+				cfg := config.Default()
 				if file != "" {
 					var err error
 					if cfg, err = config.ReadFile(file); err != nil {
@@ -108,6 +111,7 @@ a file that is read again changes nothing.`,
 			reload := make(chan os.Signal, 1)
 			notifyReload(reload)
 			defer signal.Stop(reload)
+			go settle(c.Context())
 			err = sidecar.Run(c.Context(), sidecar.Options{
 				Config: cfg, Load: load, Reload: reload, Logger: log, Version: version(),
 			})

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build !memguard_sidecar
+
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -33,7 +36,7 @@ const (
 	lookRest  = 10 * time.Second
 	lookShare = 200 // a walk takes at most one part of so many
 	looksKept = 20
-	incidents = 3
+	lastKept  = 3
 )
 
 func openLooker(pid int) *looker {
@@ -52,10 +55,10 @@ func (l *looker) close() {
 
 // look renews what is old enough.
 func (l *looker) look(ctx context.Context, v *looks) {
-	if now := time.Now(); now.Before(l.next) {
+	began := time.Now()
+	if began.Before(l.next) {
 		return
 	}
-	began := time.Now()
 	defer func() { l.next = time.Now().Add(max(lookRest, lookShare*time.Since(began))) }()
 	v.Incidents = lastIncidents()
 	if l.target == nil {
@@ -66,7 +69,7 @@ func (l *looker) look(ctx context.Context, v *looks) {
 		return // that it has ended is to be seen elsewhere
 	}
 	v.Looked, v.Clusters, v.Classes = s.Time, s.Goroutines.Clusters, slices.Clone(s.SizeClasses)
-	slices.SortStableFunc(v.Classes, func(a, b attach.SizeClass) int { return int(int64(b.Bytes) - int64(a.Bytes)) })
+	slices.SortStableFunc(v.Classes, func(a, b attach.SizeClass) int { return cmp.Compare(b.Bytes, a.Bytes) })
 	v.Clusters = v.Clusters[:min(len(v.Clusters), looksKept)]
 	v.Classes = v.Classes[:min(len(v.Classes), looksKept)]
 }
@@ -79,7 +82,7 @@ func lastIncidents() []incident.Summary {
 	}
 	all, _ := s.List()
 	slices.SortStableFunc(all, func(a, b incident.Summary) int { return b.Time.Compare(a.Time) })
-	return all[:min(len(all), incidents)]
+	return all[:min(len(all), lastKept)]
 }
 
 // clusterLine is a cluster in one line: how many wait for what, and where.

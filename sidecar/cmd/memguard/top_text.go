@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build !memguard_sidecar
+
 package main
 
 import (
@@ -11,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/memguard/memguard-go/memguard"
 	"github.com/memguard/memguard-go/memguard/agent"
@@ -180,19 +181,4 @@ func span(seconds float64) string {
 		return fmt.Sprintf("%.1f s", seconds)
 	}
 	return time.Duration(min(seconds, 1e9) * float64(time.Second)).Round(time.Second).String()
-}
-
-// fit makes a text that another process may have chosen safe for a terminal, in
-// one line of it.
-func fit(s string, width int) string {
-	runes := []rune(strings.Map(func(r rune) rune {
-		if r == unicode.ReplacementChar || !unicode.IsGraphic(r) {
-			return '?'
-		}
-		return r
-	}, s))
-	if width = max(width, 2); len(runes) > width {
-		return string(runes[:width-1]) + "…"
-	}
-	return string(runes)
 }

@@ -10,7 +10,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"time"
+	"weak"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -53,6 +56,64 @@ func TestLookup(t *testing.T) {
 	}
 	_, err = Lookup("go1.26.8", "riscv64")
 	assert.ErrorIs(t, err, ErrUnknown)
+}
+
+// TestShared: who looks up the same table at a time has one between them, and it goes
+// with the last of them.
+func TestShared(t *testing.T) {
+	t.Parallel()
+	const n = 50
+	var all [n]*Layout
+	var looks sync.WaitGroup
+	for i := range all {
+		looks.Go(func() { all[i], _ = Lookup(fmt.Sprintf("go1.21.%d", i%9), "arm64") }) // that no other test holds
+	}
+	looks.Wait()
+	for _, l := range all {
+		require.NotNil(t, l)
+		require.Same(t, all[0], l)
+	}
+	other, err := Lookup("go1.21.3", "amd64")
+	require.NoError(t, err)
+	assert.NotSame(t, all[0], other)
+	want := *all[0]
+	held := weak.Make(all[0])
+	clear(all[:])
+	require.Eventually(t, func() bool { runtime.GC(); return held.Value() == nil }, time.Minute, time.Millisecond, "nobody has it in use")
+	again, err := Lookup("go1.21.3", "arm64")
+	require.NoError(t, err)
+	assert.Equal(t, want, *again)
+}
+
+// BenchmarkLookup is one more target of a release that is watched already; the other
+// way is to parse its table again.
+func BenchmarkLookup(b *testing.B) {
+	first, err := Lookup("go1.26.8", "amd64")
+	require.NoError(b, err)
+	packed, err := tables.ReadFile("tables/go1.26-amd64.json.gz")
+	require.NoError(b, err)
+	var with, without time.Duration
+	b.ReportAllocs()
+	for b.Loop() {
+		begin := time.Now()
+		_, err = Lookup("go1.26.8", "amd64")
+		with += time.Since(begin)
+		begin = time.Now()
+		_, _ = unpack(packed)
+		without += time.Since(begin)
+	}
+	require.NoError(b, err)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	own, err := unpack(packed)
+	require.NoError(b, err)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	runtime.KeepAlive(first)
+	runtime.KeepAlive(own)
+	b.ReportMetric(without.Seconds()/with.Seconds(), "times-faster")
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc), "B-saved")
 }
 
 // TestKnownOffsets holds tables against offsets that were found independently,

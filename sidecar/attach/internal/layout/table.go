@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
+	"weak"
 )
 
 //go:generate go run ./gen
@@ -33,9 +35,17 @@ type table struct {
 // maxTable bounds an unpacked table.
 const maxTable = 4 << 20
 
+// parsed are the tables that somebody has in use, by name: parsed, one takes 26 KiB
+// (BenchmarkLookup), and most of fifty targets are of one release.
+var parsed struct {
+	sync.Mutex
+	m map[string]weak.Pointer[Layout]
+}
+
 // Lookup returns the table for a release as debug/buildinfo gives it, such as
 // "go1.24.11 X:noswissmap" or "go1.26.8-X:nogreenteagc". A release without a
-// table gives an error that is [ErrUnknown].
+// table gives an error that is [ErrUnknown]. The table is not to be changed: all who
+// look up the same one share it.
 func Lookup(version, arch string) (*Layout, error) {
 	minor, experiments, err := ParseVersion(version)
 	if err != nil {
@@ -49,23 +59,38 @@ func Lookup(version, arch string) (*Layout, error) {
 			name += "-" + x
 		}
 	}
-	b, err := tables.ReadFile("tables/" + name + "-" + arch + ".json.gz")
+	name += "-" + arch
+	parsed.Lock()
+	defer parsed.Unlock()
+	if l := parsed.m[name].Value(); l != nil {
+		return l, nil
+	}
+	b, err := tables.ReadFile("tables/" + name + ".json.gz")
 	if err != nil {
 		return nil, fmt.Errorf("%w: no table for %s on %s", ErrUnknown, strings.TrimSpace(version), arch)
 	}
-	z, err := gzip.NewReader(bytes.NewReader(b))
+	l, err := unpack(b)
 	if err != nil {
 		return nil, fmt.Errorf("layout: %s: %w", name, err)
+	}
+	if parsed.m == nil {
+		parsed.m = map[string]weak.Pointer[Layout]{}
+	}
+	parsed.m[name] = weak.Make(l) // one for each table that there is, at most
+	return l, nil
+}
+
+// unpack reads a table as it is embedded.
+func unpack(b []byte) (*Layout, error) {
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
 	}
 	raw, err := io.ReadAll(io.LimitReader(z, maxTable))
 	if err != nil {
-		return nil, fmt.Errorf("layout: %s: %w", name, err)
+		return nil, err
 	}
-	l, err := Decode(raw)
-	if err != nil {
-		return nil, fmt.Errorf("layout: %s: %w", name, err)
-	}
-	return l, nil
+	return Decode(raw)
 }
 
 // Decode reads a table. One that no runtime can have is an error.

@@ -10,6 +10,7 @@
 //	goroutine FILE   write the goroutine profile
 //	heap FILE        write the heap profile
 //	churn            allocate on all Ps as fast as it goes
+//	work FILE        allocate on one P, and count in a file that is mapped
 //	gc               collect
 //	leak N           leak N goroutines, then memory until the end
 //	fork N           N goroutines whose stacks differ in one frame
@@ -30,8 +31,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // Truth is what the program says of itself.
@@ -204,6 +207,16 @@ func main() {
 		case "gc":
 			runtime.GC()
 			fmt.Println("done")
+		case "work":
+			f, err := os.OpenFile(file, os.O_RDWR, 0)
+			var counter []byte
+			if err == nil {
+				counter, err = syscall.Mmap(int(f.Fd()), 0, 8, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+			}
+			if err == nil {
+				go work((*uint64)(unsafe.Pointer(&counter[0])))
+			}
+			fmt.Println(err)
 		case "churn":
 			for i := 0; i < runtime.GOMAXPROCS(0); i++ {
 				go func() {
@@ -225,6 +238,18 @@ func main() {
 		}
 	}
 	runtime.KeepAlive(held)
+}
+
+// work does what a service does: it allocates, keeps a little, and starts goroutines.
+func work(done *uint64) {
+	kept := make([][]byte, 1024)
+	for i := 0; ; i++ {
+		for size := 16; size < 16<<10; size = size*5/4 + 8 {
+			kept[(i+size)%len(kept)] = allocate(size)
+		}
+		go func() {}()
+		atomic.AddUint64(done, 1)
+	}
 }
 
 var mu2 sync.Mutex

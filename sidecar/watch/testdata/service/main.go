@@ -53,6 +53,14 @@ func main() {
 				leakOrders(1)
 				time.Sleep(time.Duration(n) * time.Millisecond)
 			}
+		case "spawn": // so many goroutines, then memory until the end
+			stuck = make(chan struct{})
+			for range n {
+				go stuckWorker()
+			}
+			for {
+				leakOrders(1)
+			}
 		case "hold":
 			leakOrders(n)
 		case "goroutines":
