@@ -103,18 +103,20 @@ func BenchmarkAgainstInProcess(b *testing.B) {
 	b.ReportMetric(float64(inside)/float64(outside), "in-process/attach")
 }
 
-// BenchmarkTargetSlowdown is what it costs a target to be read once a second, by a
-// snapshot of everything but the heap profile. Two targets work at the same time, each
-// on a processor of its own, and one of them is read, in turns of two seconds: what
-// the machine does to both of them at once falls out of the ratio of their work, and
-// what it does to one of them out of the turns. An operation is two turns, so
+// BenchmarkTargetSlowdown is what it costs a target to be read: a snapshot of everything
+// but the heap profile, once a second. Two targets work at the same time, each on a
+// processor of its own. One of them is read, in turns, and the ratio of their work in
+// the window that begins with the reading is held against the windows before and after:
+// what the machine does to both of them, or for longer, falls out. What the reading
+// does is over well within the window. An operation is a reading of each, so
 //
-//	go test -run='^$' -bench=TargetSlowdown -benchtime=150x ./sidecar/attach
+//	go test -run='^$' -bench=TargetSlowdown -benchtime=600x ./sidecar/attach
 //
-// takes ten minutes. The reader computes on the same processors: work/s has what it
-// takes of them, and work/cpu-s has not. ±-% is half of the 95 % confidence interval.
+// takes five minutes. A metric's name ends in what it is: the mean of all readings, and
+// the ends of its 95 % confidence interval. The reader computes on the same processors:
+// work/s has what it takes of them, and work/cpu-s has not.
 func BenchmarkTargetSlowdown(b *testing.B) {
-	const turn = 2 * time.Second
+	const window = 50 * time.Millisecond
 	type worker struct {
 		*Target
 		pid  int
@@ -129,49 +131,58 @@ func BenchmarkTargetSlowdown(b *testing.B) {
 		done, err := unix.Mmap(int(f.Fd()), 0, 8, unix.PROT_READ, unix.MAP_SHARED)
 		require.NoError(b, err)
 		f.Close()
-		c := exec.Command(compile(b, build{release: current, flags: "-ldflags=-s,-w"}), "-goroutines=1000", "-heap=64")
+		c := exec.Command(compile(b, build{release: current, flags: "-ldflags=-s,-w"}), "-goroutines=1000", "-heap=4")
 		c.Env = append(os.Environ(), "GOMAXPROCS=1")
 		p := startCommand(b, c)
 		require.Equal(b, "<nil>\n", p.ask(b, "work "+file))
 		pin(b, p.pid(), i)
 		workers[i] = worker{open(b, p.pid()), p.pid(), done}
 	}
-	figures := func() (work, used [2]float64) {
+	// at is what each has done, and computed, until now.
+	at := func() (f [2][2]float64) {
 		for i, w := range workers {
-			work[i] = float64(atomic.LoadUint64((*uint64)(unsafe.Pointer(&w.done[0]))))
-			used[i] = float64(cpuOf(b, w.pid))
+			f[i] = [2]float64{float64(atomic.LoadUint64((*uint64)(unsafe.Pointer(&w.done[0])))), float64(cpuOf(b, w.pid))}
 		}
-		return work, used
+		return f
 	}
-	// of is the logarithm of the ratio of what the two got done in a turn in which one
-	// of them was read.
-	of := func(read int) (perTime, perCPU float64) {
-		work, used := figures()
-		for end := time.Now().Add(turn); time.Now().Before(end); time.Sleep(time.Second) {
-			_, err := workers[read].Snapshot(b.Context(), Spans|Goroutines)
-			require.NoError(b, err)
+	var losses [2][]float64 // of a second, in percent: by time, by processor time
+	reading := func(read int) {
+		var y [3][2]float64
+		from := at()
+		for i := range y {
+			end := time.Now().Add(window)
+			if i == 1 {
+				_, err := workers[read].Snapshot(b.Context(), Spans|Goroutines)
+				require.NoError(b, err)
+			}
+			time.Sleep(time.Until(end))
+			to := at()
+			work := (to[read][0] - from[read][0]) / (to[1-read][0] - from[1-read][0])
+			used := (to[read][1] - from[read][1]) / (to[1-read][1] - from[1-read][1])
+			y[i], from = [2]float64{math.Log(work), math.Log(work / used)}, to
 		}
-		work2, used2 := figures()
-		perTime = math.Log((work2[0] - work[0]) / (work2[1] - work[1]))
-		return perTime, perTime - math.Log((used2[0]-used[0])/(used2[1]-used[1]))
+		for i := range losses {
+			if change := y[1][i] - (y[0][i]+y[2][i])/2; !math.IsNaN(change) && !math.IsInf(change, 0) { // one of them stood still
+				losses[i] = append(losses[i], 100*change*window.Seconds())
+			}
+		}
 	}
-	time.Sleep(turn) // the heaps grow to where they stay
-	var perTime, perCPU []float64
+	time.Sleep(time.Second) // the heaps grow to where they stay
 	for first := 0; b.Loop(); first = 1 - first {
-		var t, c [2]float64
-		t[first], c[first] = of(first)
-		t[1-first], c[1-first] = of(1 - first)
-		perTime, perCPU = append(perTime, (t[0]-t[1])/2), append(perCPU, (c[0]-c[1])/2)
+		for _, read := range []int{first, 1 - first} {
+			reading(read)
+			time.Sleep(2 * window)
+		}
 	}
-	for name, d := range map[string][]float64{"work/s": perTime, "work/cpu-s": perCPU} {
-		mean, half := interval(d)
-		b.ReportMetric(100*(math.Exp(mean)-1), name+"-change-%")
-		b.ReportMetric(100*half, name+"-±-%")
+	for i, name := range []string{"work/s", "work/cpu-s"} {
+		mean, half := interval(losses[i])
+		b.ReportMetric(mean, name+"-change-%-mean")
+		b.ReportMetric(mean-half, name+"-change-%-from")
+		b.ReportMetric(mean+half, name+"-change-%-to")
 	}
 }
 
-// interval is the mean of values and half the width of its 95 % confidence interval,
-// by the normal distribution: of thirty values or more.
+// interval is the mean of values, and half the width of its 95 % confidence interval.
 func interval(values []float64) (mean, half float64) {
 	n := float64(len(values))
 	for _, v := range values {

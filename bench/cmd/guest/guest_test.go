@@ -62,12 +62,31 @@ func TestImage(t *testing.T) {
 	assert.DirExists(t, filepath.Join(c.Dir, "proc"))
 }
 
-// A real machine: with a kernel in MEMGUARD_GUEST_KERNEL.
-func TestBoot(t *testing.T) {
+// kernelOf is the kernel to boot, of MEMGUARD_GUEST_KERNEL.
+func kernelOf(t *testing.T) string {
 	kernel := os.Getenv("MEMGUARD_GUEST_KERNEL")
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil || kernel == "" {
 		t.Skip("set MEMGUARD_GUEST_KERNEL to a kernel, with qemu-system-x86_64 installed")
 	}
+	return kernel
+}
+
+// What only version 2 has is tested in such a machine.
+func TestBootTests(t *testing.T) {
+	kernel := kernelOf(t)
+	tests := filepath.Join(t.TempDir(), "tests")
+	c := exec.Command("go", "test", "-c", "-o", tests, "../../../sidecar/internal/brink")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := c.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	status, err := hostMain(t.Context(), []string{"--kernel", kernel, "--", tests, "-test.v", "-test.run=Warn"})
+	require.NoError(t, err)
+	assert.Zero(t, status)
+}
+
+// A real machine: with a kernel in MEMGUARD_GUEST_KERNEL.
+func TestBoot(t *testing.T) {
+	kernel := kernelOf(t)
 	status, err := hostMain(t.Context(), []string{"--kernel", kernel, "--", "../oomlab", "run", "gogc-off-drip", "--guard", "plain", "--limit", "64MiB"})
 	require.NoError(t, err)
 	assert.Zero(t, status)

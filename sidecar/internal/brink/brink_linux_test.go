@@ -94,8 +94,6 @@ type child struct {
 	out *bufio.Reader
 }
 
-const limit = 64 << 20
-
 func version(t *testing.T, want int) *sandbox.Sandbox {
 	t.Helper()
 	box, err := sandbox.New("brink", limit)
@@ -285,7 +283,11 @@ func TestHoldBound(t *testing.T) {
 		assert.ErrorIs(t, ctx.Err(), context.DeadlineExceeded)
 	})
 	c.order("use 256")
-	<-begin
+	select {
+	case <-begin:
+	case <-time.After(patience):
+		require.FailNow(t, "no kill was held")
+	}
 	c.killed()
 	h.stop(t)
 	assert.Len(t, h.whys, 1)
@@ -297,7 +299,7 @@ func TestHoldNear(t *testing.T) {
 	t.Parallel()
 	c := start(t, true)
 	h := newHeld(t, c, time.Second, func(context.Context) { t.Error("the limit was not reached") })
-	c.order("use 52")
+	c.order("use %d", near)
 	assert.Equal(t, "done 0\n", c.line())
 	c.disabled(true)
 	below := filepath.Join(c.box.Dir(), "below")
@@ -313,7 +315,7 @@ func TestHoldNear(t *testing.T) {
 		return err == nil && strings.Contains(string(b), "oom_kill_disable 0")
 	}, patience, 5*time.Millisecond)
 	require.NoError(t, os.Remove(below))
-	c.order("use 52")
+	c.order("use %d", near)
 	assert.Equal(t, "done 0\n", c.line())
 	c.disabled(true)
 	h.stop(t)
@@ -415,7 +417,7 @@ func TestHolderKilled(t *testing.T) {
 	c := start(t, true)
 	dir := t.TempDir()
 	h := startHolder(t, c, 20*time.Second, dir)
-	c.order("use 52")
+	c.order("use %d", near)
 	assert.Equal(t, "done 0\n", c.line())
 	c.disabled(true)
 	noted := func() int {
@@ -453,7 +455,7 @@ func TestHolderStopped(t *testing.T) {
 	t.Parallel()
 	c := start(t, true)
 	h := startHolder(t, c, 10*time.Second, t.TempDir())
-	c.order("use 52")
+	c.order("use %d", near)
 	assert.Equal(t, "done 0\n", c.line())
 	c.disabled(true)
 	require.NoError(t, h.Process.Signal(syscall.SIGSTOP))
@@ -470,7 +472,7 @@ func TestBothKilled(t *testing.T) {
 	c := start(t, true)
 	dir := t.TempDir()
 	h := startHolder(t, c, time.Hour, dir)
-	c.order("use 52")
+	c.order("use %d", near)
 	assert.Equal(t, "done 0\n", c.line())
 	c.disabled(true)
 	require.NoError(t, h.Process.Signal(syscall.SIGSTOP)) // else it would take it back when its keeper ends
@@ -515,7 +517,7 @@ func TestKeeperKilled(t *testing.T) {
 	k := &Keeper{Dir: t.TempDir()}
 	t.Cleanup(k.Close)
 	h := newHeldBy(t, k, c, time.Second, func(context.Context) { t.Error("the limit was not reached") })
-	c.order("use 52")
+	c.order("use %d", near)
 	assert.Equal(t, "done 0\n", c.line())
 	c.disabled(true)
 	k.mu.Lock()

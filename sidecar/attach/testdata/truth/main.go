@@ -244,7 +244,7 @@ func main() {
 func work(done *uint64) {
 	kept := make([][]byte, 1024)
 	for i := 0; ; i++ {
-		for size := 16; size < 16<<10; size = size*5/4 + 8 {
+		for size := 16; size < 1<<10; size = size*5/4 + 8 {
 			kept[(i+size)%len(kept)] = allocate(size)
 		}
 		go func() {}()
