@@ -148,6 +148,11 @@ const (
 	fillLeast           = 0.50       // from here on a neighbour that grows fast enough needs it, too
 )
 
+// fillAgain is how long only what is high counts after a release for a neighbour that
+// was going to fill the cgroup: one that comes and goes must not cost a collection
+// each time.
+const fillAgain = time.Minute
+
 // Releaser walks the ladder. It keeps about a kilobyte, whatever happens. The
 // zero Releaser is ready; it is not safe for concurrent use.
 type Releaser struct {
@@ -160,7 +165,8 @@ type Releaser struct {
 	grade    Grade
 
 	near, high    bool
-	filling       bool  // others will have filled the cgroup within neighbourHorizon
+	filling       bool // others will have filled the cgroup within neighbourHorizon
+	nextFill      time.Duration
 	alloc         meter // bytes allocated
 	others        meter // usage that is not ours
 	own           meter // resident anonymous bytes of ours
@@ -201,7 +207,7 @@ func (r *Releaser) Step(in *Reading) Plan {
 		if !ok || in.Heap == nil || s.grade != FreeOSMemory || s.ratio < ladders[t].rungs[FreeOSMemory].exit {
 			continue
 		}
-		held := r.books.held(r.now, in, t, f.gain, near)
+		held := r.books.held(r.now, in, t, f.gain, r.near)
 		if held == NotHeld && r.near && !ladders[t].jumps {
 			held = NoGain
 		}
@@ -215,6 +221,9 @@ func (r *Releaser) Step(in *Reading) Plan {
 	if release != None && p.Held == NotHeld {
 		p.Release = true
 		r.books.start(r.now, release, r.triggers[release].figure.gain)
+		if release == Neighbour && r.filling {
+			r.nextFill = r.now + fillAgain
+		}
 		top = release // it is what this step is about
 	}
 	if p.Grade > Observe {
@@ -251,7 +260,7 @@ func (r *Releaser) watch(in *Reading) {
 		r.own.step(r.now, float64(c.Own))
 		r.others.step(r.now, float64(c.Usage-min(c.Usage, c.Own)))
 		rate, known := r.others.rate()
-		r.filling = known && share >= fillLeast && rate*neighbourHorizon.Seconds() >= float64(c.Limit-min(c.Limit, c.Usage))
+		r.filling = known && r.now >= r.nextFill && share >= fillLeast && rate*neighbourHorizon.Seconds() >= float64(c.Limit-min(c.Limit, c.Usage))
 		if in.Heap != nil {
 			r.beyond.step(r.now, float64(c.Own)-float64(in.Heap.Mapped))
 		}

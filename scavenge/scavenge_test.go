@@ -318,6 +318,15 @@ func TestNeighbour(t *testing.T) {
 		assert.Greater(t, at, 9.0)
 	}
 
+	// One that comes and goes does not cost a collection each time.
+	for _, period := range []float64{3, 6} {
+		tide := world{limit: 256, live: constant(60), percent: 100, alloc: constant(1.5), tick: 0.01,
+			other: func(t float64) float64 { return 75 + 25*math.Sin(2*math.Pi*t/period) }}
+		l := tide.run(600)
+		assert.LessOrEqual(t, len(l.releases), 25)
+		assert.Less(t, l.peak, 225.0)
+	}
+
 	// Usage is as high, but it is we who grow.
 	own := world{limit: 256, live: ramp(20, 220), percent: 100, alloc: constant(20), memLimit: 240, other: constant(20), tick: 0.01}
 	l = own.run(10)
