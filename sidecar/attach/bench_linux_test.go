@@ -3,6 +3,7 @@
 package attach
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"os"
@@ -112,11 +113,35 @@ func BenchmarkAgainstInProcess(b *testing.B) {
 //
 //	go test -run='^$' -bench=TargetSlowdown -benchtime=600x ./sidecar/attach
 //
-// takes five minutes. A metric's name ends in what it is: the mean of all readings, and
+// takes five minutes; the change is of all its work. A metric's name ends in what it is: the mean of all readings, and
 // the ends of its 95 % confidence interval. The reader computes on the same processors:
 // work/s has what it takes of them, and work/cpu-s has not.
 func BenchmarkTargetSlowdown(b *testing.B) {
-	const window = 50 * time.Millisecond
+	slowdown(b, window.Seconds(), func(t *Target) (end func()) {
+		_, err := t.Snapshot(b.Context(), Spans|Goroutines)
+		require.NoError(b, err)
+		return func() {}
+	})
+}
+
+// BenchmarkHeldSlowdown is what it costs a target that its exit is held, in the same
+// way: it is from the window's beginning to its end, and not before and after.
+func BenchmarkHeldSlowdown(b *testing.B) {
+	slowdown(b, 1, func(t *Target) (end func()) {
+		ctx, cancel := context.WithCancel(b.Context())
+		done := wait(b, t, ctx)
+		return func() {
+			cancel()
+			require.ErrorIs(b, (<-done).error, context.Canceled)
+		}
+	})
+}
+
+const window = 50 * time.Millisecond
+
+// slowdown reports how a target's work changes in a window that begins with do and
+// ends with what that returns, in percent of so much of it.
+func slowdown(b *testing.B, of float64, do func(*Target) (end func())) {
 	type worker struct {
 		*Target
 		pid  int
@@ -145,25 +170,26 @@ func BenchmarkTargetSlowdown(b *testing.B) {
 		}
 		return f
 	}
-	var losses [2][]float64 // of a second, in percent: by time, by processor time
+	var losses [2][]float64 // in percent: by time, by processor time
 	reading := func(read int) {
 		var y [3][2]float64
 		from := at()
 		for i := range y {
-			end := time.Now().Add(window)
+			over := time.Now().Add(window)
+			end := func() {}
 			if i == 1 {
-				_, err := workers[read].Snapshot(b.Context(), Spans|Goroutines)
-				require.NoError(b, err)
+				end = do(workers[read].Target)
 			}
-			time.Sleep(time.Until(end))
+			time.Sleep(time.Until(over))
 			to := at()
+			end()
 			work := (to[read][0] - from[read][0]) / (to[1-read][0] - from[1-read][0])
 			used := (to[read][1] - from[read][1]) / (to[1-read][1] - from[1-read][1])
 			y[i], from = [2]float64{math.Log(work), math.Log(work / used)}, to
 		}
 		for i := range losses {
 			if change := y[1][i] - (y[0][i]+y[2][i])/2; !math.IsNaN(change) && !math.IsInf(change, 0) { // one of them stood still
-				losses[i] = append(losses[i], 100*change*window.Seconds())
+				losses[i] = append(losses[i], 100*change*of)
 			}
 		}
 	}

@@ -24,7 +24,7 @@ import (
 
 // wait waits for the end of a target in the background, from when the hold is in
 // place.
-func wait(t *testing.T, target *Target, ctx context.Context) <-chan struct {
+func wait(t testing.TB, target *Target, ctx context.Context) <-chan struct {
 	*Death
 	error
 } {
@@ -46,7 +46,7 @@ func wait(t *testing.T, target *Target, ctx context.Context) <-chan struct {
 }
 
 // traced reports whether somebody traces a thread.
-func traced(t *testing.T, tid int) bool {
+func traced(t testing.TB, tid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
 	require.NoError(t, err)
 	return !strings.Contains(string(b), "\nTracerPid:\t0\n")
