@@ -34,7 +34,7 @@ var (
 func (w *web) setTLS(f tlsFile, http2 bool, read reread.Read) error {
 	// Values are judged where there is no TLS too, as the toolkit does.
 	c := &tls.Config{NextProtos: []string{"http/1.1"}}
-	if http2 {
+	if http2 && http2Linked {
 		c.NextProtos = []string{"h2", "http/1.1"}
 	}
 	var ok bool

@@ -58,6 +58,11 @@ func (f *floods) add(who string, calls uint64, first audit.Event) {
 	one := f.of[who]
 	switch {
 	case one != nil:
+	case who == "" && f.others != nil: // that could not be recorded
+		one = f.others
+	case who == "":
+		f.others = &flood{first: first}
+		one = f.others
 	case len(f.of) < mostFloods:
 		one = &flood{first: first}
 		if f.of == nil {

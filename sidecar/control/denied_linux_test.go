@@ -170,3 +170,30 @@ func TestFloodsOnAFullDisk(t *testing.T) {
 	require.NoError(t, r.Close())
 	assert.Equal(t, 6, sum(t, audited(t, r.dir, "")))
 }
+
+// What could not be recorded of the callers beyond those told apart comes back, also
+// when there are as many again.
+func TestFloodsComeBack(t *testing.T) {
+	t.Parallel()
+	var f floods
+	crowd := func() {
+		for i := range mostFloods + 10 {
+			f.add(fmt.Sprint("user ", i), 1, audit.Event{})
+		}
+	}
+	crowd()
+	of, others := f.take()
+	require.NotNil(t, others)
+	crowd()
+	f.add("", others.calls, others.first)
+	for who, one := range of {
+		f.add(who, one.calls, one.first)
+	}
+	of, others = f.take()
+	sum := others.calls
+	for _, one := range of {
+		sum += one.calls
+	}
+	assert.EqualValues(t, 2*(mostFloods+10), sum)
+	assert.NotContains(t, of, "")
+}

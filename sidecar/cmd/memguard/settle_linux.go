@@ -49,5 +49,6 @@ func settle(ctx context.Context) {
 // and a debugger's breakpoints are.
 func pristine(m *smaps.Mapping) bool {
 	anonymous, ok := m.Bytes(smaps.Anonymous)
-	return ok && anonymous == 0 && m.Perms&smaps.PermWrite == 0
+	swapped, known := m.Bytes(smaps.Swap) // such a copy, too
+	return ok && known && anonymous == 0 && swapped == 0 && m.Perms&smaps.PermWrite == 0
 }

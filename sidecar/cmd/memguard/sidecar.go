@@ -45,7 +45,7 @@ gives orders to those services that import memguard, for who may.
 
 Targets come from the file, or for the common cases from flags or the environment:
 --exe '/app/*' watches every process with such an executable. A target's own user
-may read it; another one needs capabilities, see memguard inspect.
+may read it; another one needs CAP_SYS_PTRACE.
 
 It listens on ` + config.DefaultListen + ` unless told otherwise:
 

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build nethttpomithttp2
+
+package auth
+
+const http2Linked = false
