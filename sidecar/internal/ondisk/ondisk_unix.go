@@ -28,7 +28,15 @@ func Lock(path string) (io.Closer, error) {
 		}
 		return nil, errors.Join(err, f.Close())
 	}
-	return f, nil
+	return locked{f}, nil
+}
+
+type locked struct{ f *os.File }
+
+// Close unlocks first: the lock belongs to the open file, which a child that has been
+// forked and has not called exec yet still has.
+func (l locked) Close() error {
+	return errors.Join(syscall.Flock(int(l.f.Fd()), syscall.LOCK_UN), l.f.Close())
 }
 
 // SyncDir makes what was created and renamed in a directory last (fsync(2)).
