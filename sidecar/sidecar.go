@@ -122,13 +122,9 @@ func open(o Options) (_ *Sidecar, err error) {
 	if err := s.openIncidents(c); err != nil {
 		return nil, err
 	}
-	oomHold := ""
-	if c.OOMHold {
-		oomHold = filepath.Join(c.StateDir, "oom-hold")
-	}
 	if s.watcher, err = watch.New(watch.Config{
 		Rules: c.Targets, Interval: c.Interval, Hold: cmp.Or(c.ExitHold, -1), // its 0 is the default
-		OOMHold: oomHold, ExecState: c.ExecState, Died: s.died, Logger: s.log,
+		OOMHold: c.OOMHold, OOMDir: filepath.Join(c.StateDir, "oom-hold"), ExecState: c.ExecState, Died: s.died, Logger: s.log,
 	}); err != nil {
 		return nil, err
 	}

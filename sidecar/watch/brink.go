@@ -42,25 +42,47 @@ func (l *life) beginBrink() {
 		})
 		return
 	}
-	if l.w.cfg.OOMHold == "" {
+	if !l.w.cfg.OOMHold {
 		l.set(srcOOM, Off, "by configuration")
 		return
 	}
 	l.w.all.Go(func() {
-		if !l.exitNotHeld() {
-			return
-		}
-		if err := l.holdKills(); err != nil && l.ctx.Err() == nil {
+		// What is in the way may go: a limit that is set later, a group below it, another
+		// process of the group that had it, a keeper that was slow to start.
+		for wait := holdAgain; l.exitNotHeld(); wait = min(2*wait, holdAgainMost) {
+			begin := time.Now()
+			err := l.holdKills()
+			if err == nil || l.ctx.Err() != nil {
+				return
+			}
 			l.set(srcOOM, Failed, err.Error())
+			if time.Since(begin) > holdAgainMost { // it went well
+				wait = holdAgain
+			}
+			select {
+			case <-l.ctx.Done():
+				return
+			case <-time.After(wait):
+			}
 		}
 	})
 }
 
-// exitNotHeld waits until it is known that the exit cannot be held. While it is, that
-// is better, and both would hold the service up for twice the bound. It is false when
-// the life ends before.
+// How long until it is tried again to hold kills.
+const (
+	holdAgain     = time.Second
+	holdAgainMost = time.Minute
+)
+
+// holdsKilled reports whether the end is held with the memory still there after the
+// kernel's kill.
+func (l *life) holdsKilled() bool { return !l.w.reaps && l.holds() }
+
+// exitNotHeld waits until it is known that the exit cannot be held, or not in time.
+// While it is, that is better, and both would hold the service up for twice the bound.
+// It is false when the life ends before.
 func (l *life) exitNotHeld() bool {
-	for l.w.cfg.Hold >= 0 {
+	for l.w.cfg.Hold >= 0 && !l.w.reaps {
 		l.mu.Lock()
 		state := l.sources[srcHold].State
 		l.mu.Unlock()
@@ -106,7 +128,7 @@ func (l *life) holdKills() error {
 		l.w.event(l.slot, Event{PID: l.PID, Kind: Sourced, Text: fmt.Sprintf("the kernel's kill was held for %s: %s", took.Round(time.Millisecond), why)})
 	}
 	return h.Run(l.ctx, func(ctx context.Context) {
-		if !l.holds() { // it may be, after all
+		if !l.holdsKilled() { // it may be, after all
 			l.readNow(ctx, brink.OOMControl)
 		}
 	})
@@ -120,7 +142,7 @@ func (l *life) warned(ctx context.Context) {
 	b := &l.brink
 	early := time.Since(b.warned) < max(walkNear, walkShareNear*b.took)
 	l.mu.Unlock()
-	if early || l.holds() {
+	if early || l.holdsKilled() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, walkFor)

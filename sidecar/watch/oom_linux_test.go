@@ -65,7 +65,7 @@ func TestOOM(t *testing.T) {
 			}
 			cfg := Config{Rules: exeRule("api", bin), Hold: c.hold}
 			if c.oomHold {
-				cfg.OOMHold = t.TempDir()
+				cfg.OOMHold, cfg.OOMDir = true, t.TempDir()
 			}
 			w := watch(t, cfg)
 			p := startChildBy(t, bin, box.Start)
@@ -177,7 +177,7 @@ func TestOOMHoldInstead(t *testing.T) {
 	if box.Version() != 1 {
 		t.Skip("cgroup version 2 cannot hold a kill")
 	}
-	w := watch(t, Config{Rules: exeRule("api", bin), OOMHold: t.TempDir()})
+	w := watch(t, Config{Rules: exeRule("api", bin), OOMHold: true, OOMDir: t.TempDir()})
 	p := startChildBy(t, bin, box.Start)
 	w.until("api", "neither", func(st *Status) bool {
 		return st.source("exit-hold").State == OK && st.source("oom-hold").Why == "not needed: the exit is held"
@@ -208,7 +208,7 @@ func TestKillsHeld(t *testing.T) {
 		if box.Version() != 1 {
 			t.Skip("cgroup version 2 cannot hold a kill")
 		}
-		w := watch(t, Config{Rules: exeRule("api", bin), Hold: -1, OOMHold: t.TempDir()})
+		w := watch(t, Config{Rules: exeRule("api", bin), Hold: -1, OOMHold: true, OOMDir: t.TempDir()})
 		p := startChildBy(t, bin, box.Start)
 		w.until("api", "oom hold", func(st *Status) bool { return st.source("oom-hold").State == OK })
 		p.order("spawn", n)

@@ -48,11 +48,14 @@ type Config struct {
 	// below 0 no end is held.
 	Hold time.Duration
 
-	// OOMHold is a directory of ours, to note in it what is set in cgroups while the
-	// kernel's kill for the limit of a Go process's own is held up, too; empty holds
-	// none. Package brink says where that can be done, and what it does to the service.
-	// The bound is Hold, or attach.DefaultHold where no end is held.
-	OOMHold string
+	// OOMHold is whether the kernel's kill for the limit of a Go process's own cgroup is
+	// held up, too. Package brink says where that can be done, and what it does to the
+	// service. The bound is Hold, or attach.DefaultHold where no end is held.
+	OOMHold bool
+
+	// OOMDir is a directory of ours, where it is noted what is set in cgroups for that.
+	// What a watcher that was killed left set is taken back, whether OOMHold or not.
+	OOMDir string
 
 	// ExecState is the state directory of "memguard exec", where it keeps what the
 	// processes that it started print, and how they ended. Empty is none.
@@ -93,6 +96,7 @@ type Watcher struct {
 	asks   chan struct{} // who asks an agent
 	all    sync.WaitGroup
 	keeper brink.Keeper
+	reaps  bool // brink.ReapsAtOnce
 
 	machine machine
 
@@ -128,7 +132,7 @@ func New(cfg Config) (*Watcher, error) {
 		opens: make(chan struct{}, 2), walks: make(chan struct{}, 1), asks: make(chan struct{}, 8),
 		streams: map[string]*stream{}, buried: map[key]time.Time{},
 	}
-	w.keeper.Dir = cfg.OOMHold
+	w.keeper.Dir, w.reaps = cfg.OOMDir, brink.ReapsAtOnce()
 	w.events = newEvents()
 	if err := w.SetRules(cfg.Rules); err != nil {
 		return nil, err
@@ -157,6 +161,11 @@ func (w *Watcher) Run(ctx context.Context) error {
 		w.tellDeaths()
 	}()
 	go w.write(told)
+	go func() { // nobody waits for it: it may hang in a mount of some process
+		if err := w.keeper.ReclaimAll(); err != nil {
+			w.cfg.Logger.Error("memguard: a cgroup may be left in which the kernel does not kill", slog.Any("error", err))
+		}
+	}()
 	w.all.Go(func() { w.search(ctx) })
 	go w.loop(ctx)
 	<-ctx.Done()

@@ -25,12 +25,23 @@ const (
 // group is a memory cgroup of version 1, whose kills may be held.
 type group struct {
 	*cgroup.Group
-	dir *os.File // that may be written
-	id  groupID
+	dir     *os.File // that may be written
+	id      groupID
+	control int // its memory.oom_control: there may be no descriptor left when it is needed
 }
 
 // groupID is a cgroup's directory.
 type groupID struct{ dev, inode uint64 }
+
+func (id groupID) String() string { return fmt.Sprintf("%d-%d", id.dev, id.inode) }
+
+func idOf(dir *os.File) (groupID, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return groupID{}, err
+	}
+	return groupID{uint64(st.Dev), st.Ino}, nil
+}
 
 // openGroup opens the group of a process, if its kills may be held.
 func openGroup(pid int, k *Keeper) (_ *group, err error) {
@@ -51,13 +62,14 @@ func openGroup(pid int, k *Keeper) (_ *group, err error) {
 		return nil, fmt.Errorf("%w: %w", ErrNot, err)
 	}
 	o := &group{Group: g, dir: dir}
-	var st unix.Stat_t
-	if err = unix.Fstat(int(dir.Fd()), &st); err == nil {
-		o.id = groupID{uint64(st.Dev), st.Ino}
-		err = k.reclaim(o)
+	if o.id, err = idOf(dir); err == nil {
+		err = k.reclaim(o.id, dir)
 	}
 	if err == nil {
 		err = o.check()
+	}
+	if err == nil {
+		o.control, err = unix.Openat(int(dir.Fd()), oomControl, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	}
 	if err != nil {
 		dir.Close()
@@ -66,7 +78,47 @@ func openGroup(pid int, k *Keeper) (_ *group, err error) {
 	return o, nil
 }
 
-func (g *group) close() { _ = errors.Join(g.dir.Close(), g.Close()) }
+func (g *group) close() { _ = errors.Join(unix.Close(g.control), g.dir.Close(), g.Close()) }
+
+// left reports whether a process is seen to be in another group.
+func (g *group) left(pid int) bool {
+	now, err := cgroup.Open("/proc", pid)
+	if err != nil {
+		return false
+	}
+	defer now.Close()
+	dir, err := os.Open(now.Dir())
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	id, err := idOf(dir)
+	return err == nil && id != g.id
+}
+
+// full reports whether the group's processes wait for memory.
+func (g *group) full() (bool, error) {
+	var b [512]byte
+	n, err := unix.Pread(g.control, b[:], 0)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", oomControl, err)
+	}
+	_, full := parseOOM(b[:n])
+	return full, nil
+}
+
+// set writes what the kernel is to do when the group is full.
+func (g *group) set(text string) error {
+	if _, err := unix.Pwrite(g.control, []byte(text), 0); err != nil && err != unix.ENODEV { // it was removed
+		return fmt.Errorf("%s: %w", oomControl, err)
+	}
+	return nil
+}
+
+// restore is [restore], and needs no descriptor for the group itself.
+func (g *group) restore() error {
+	return errors.Join(g.set("0"), restoreBelow(int(g.dir.Fd())))
+}
 
 // check says why the group's kills may not be held, if so.
 func (g *group) check() error {
@@ -196,6 +248,11 @@ func oomState(dir int) (disabled, full bool, err error) {
 	if err != nil {
 		return false, false, err
 	}
+	disabled, full = parseOOM(b)
+	return disabled, full, nil
+}
+
+func parseOOM(b []byte) (disabled, full bool) {
 	for line := range strings.Lines(string(b)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		switch name {
@@ -205,19 +262,26 @@ func oomState(dir int) (disabled, full bool, err error) {
 			full = value != "0"
 		}
 	}
-	return disabled, full, nil
+	return disabled, full
 }
 
 // restore lets the kernel kill again, in the group and in those that were made below
 // it meanwhile.
 func restore(dir int) error {
-	errs := []error{writeAt(dir, oomControl, "0")}
+	return errors.Join(writeAt(dir, oomControl, "0"), restoreBelow(dir))
+}
+
+func restoreBelow(dir int) error {
 	below, err := children(dir)
-	errs = append(errs, err)
+	errs := []error{err}
 	for _, name := range below {
 		fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-		if err != nil {
+		if err == unix.ENOENT || err == unix.ENODEV {
 			continue // it has gone
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			continue
 		}
 		errs = append(errs, restore(fd))
 		unix.Close(fd)

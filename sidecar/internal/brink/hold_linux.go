@@ -31,6 +31,8 @@ type Hold struct {
 	event  *os.File      // eventfd(2) by which; nil before the first look
 	limit  uint64        // that it was told
 	lease  *lease        // while the setting stands
+	due    bool          // it is to be taken back, which has failed
+	seen   time.Time     // when the process was last seen to be in the group
 	full   time.Time     // since when looks find nothing to drop at the limit; zero: they do not
 	hits   uint64        // of the limit by then
 	rest   time.Duration // after the last hold
@@ -86,12 +88,25 @@ func (h *Hold) Run(ctx context.Context, read func(context.Context)) (err error) 
 	defer h.group.close()
 	defer func() {
 		h.unhear()
-		err = errors.Join(err, h.unset())
+		for range lookIdle / lookSet { // then it is the keeper's
+			if h.unset() {
+				return
+			}
+			time.Sleep(lookSet)
+		}
+		err = errors.Join(err, fmt.Errorf("brink: %s of %s is left to the keeper", oomControl, h.dir()))
 	}()
+	var over error
 	for {
-		next, err := h.look(ctx, read)
-		if err != nil {
-			return err
+		next := lookSet
+		if over == nil {
+			next, over = h.look(ctx, read)
+		}
+		if over != nil && h.unset() { // it does not end while the setting stands
+			if !errors.Is(over, cgroup.ErrGone) {
+				h.State(false, false, over.Error())
+			}
+			return over
 		}
 		select {
 		case <-ctx.Done():
@@ -99,11 +114,10 @@ func (h *Hold) Run(ctx context.Context, read func(context.Context)) (err error) 
 		case <-h.woken:
 		case <-h.lost():
 			// The keeper took the setting back, or has gone, and we must.
-			if err := h.unset(); err != nil {
-				return err
+			if h.unset() {
+				h.later()
+				h.State(false, false, "its keeper has ended, or found it late: kills are not held for "+h.rest.String())
 			}
-			h.later()
-			h.State(false, false, "its keeper has ended, or found it late: kills are not held for "+h.rest.String())
 		case <-time.After(next):
 		}
 	}
@@ -111,7 +125,7 @@ func (h *Hold) Run(ctx context.Context, read func(context.Context)) (err error) 
 
 // lost is closed when the setting has no keeper.
 func (h *Hold) lost() <-chan struct{} {
-	if h.lease == nil {
+	if h.lease == nil || h.due {
 		return nil
 	}
 	return h.lease.lost
@@ -119,6 +133,13 @@ func (h *Hold) lost() <-chan struct{} {
 
 // look looks at the group once, and does what is due.
 func (h *Hold) look(ctx context.Context, read func(context.Context)) (next time.Duration, err error) {
+	if h.due {
+		if !h.unset() {
+			return lookSet, nil
+		}
+		h.later()
+		h.State(true, false, "kills are not held for "+h.rest.String())
+	}
 	r, err := h.group.Read()
 	if errors.Is(err, cgroup.ErrGone) {
 		return 0, fmt.Errorf("brink: %s: %w", h.dir(), err)
@@ -126,7 +147,10 @@ func (h *Hold) look(ctx context.Context, read func(context.Context)) (next time.
 	limit, bounded := r.Limit.Value()
 	usage, known := r.Usage.Value()
 	if err != nil || !bounded || !known {
-		return lookIdle, h.unset()
+		if h.lease != nil && h.unset() {
+			h.State(false, false, "its limit or its usage is unknown")
+		}
+		return lookIdle, nil
 	}
 	if limit != h.limit || h.event == nil {
 		if err := h.listen(limit); err != nil {
@@ -149,23 +173,29 @@ func (h *Hold) look(ctx context.Context, read func(context.Context)) (next time.
 		}
 		return lookIdle, nil
 	}
-	_, waits, err := oomState(int(h.group.dir.Fd()))
+	if time.Since(h.seen) >= lookIdle {
+		if h.group.left(h.pid) {
+			return 0, fmt.Errorf("%w: the process has left %s", ErrNot, h.dir())
+		}
+		h.seen = time.Now()
+	}
+	waits, err := h.group.full()
 	if err != nil {
 		return 0, err
 	}
 	switch {
 	case waits:
-		return lookIdle, h.hold(ctx, read, "its processes wait for memory")
+		h.hold(ctx, read, "its processes wait for memory")
 	case h.fails(&r, usage, limit):
-		return lookIdle, h.hold(ctx, read, "calls that need memory fail")
+		h.hold(ctx, read, "calls that need memory fail")
 	case usage < unsetBelow(limit):
-		if err := h.unset(); err != nil {
-			return 0, err
+		if h.unset() {
+			h.State(true, false, h.far())
 		}
-		h.State(true, false, h.far())
-		return lookIdle, nil
+	default:
+		return lookSet, nil
 	}
-	return lookSet, nil
+	return lookIdle, nil
 }
 
 // fails reports whether system calls that need memory seem to fail. Where page faults
@@ -201,12 +231,11 @@ func undroppable(r *cgroup.Reading) uint64 {
 func (h *Hold) set(usage, limit uint64) error {
 	now, err := openGroup(h.pid, h.keeper)
 	if err == nil {
-		if now.id != h.group.id {
-			err = fmt.Errorf("%w: the process is in another cgroup now, %s", ErrNot, now.Dir())
-		}
+		moved := now.id != h.group.id
 		now.close()
-	}
-	if err == nil {
+		if moved {
+			return fmt.Errorf("%w: the process has left %s", ErrNot, h.dir())
+		}
 		h.lease, err = h.keeper.take(h.group, h.bound)
 	}
 	if err != nil {
@@ -214,30 +243,32 @@ func (h *Hold) set(usage, limit uint64) error {
 		h.State(false, false, err.Error())
 		return nil
 	}
-	if err := writeAt(int(h.group.dir.Fd()), oomControl, "1"); err != nil {
-		return errors.Join(err, h.unset())
+	if err := h.group.set("1"); err != nil {
+		return err
 	}
-	h.full = time.Time{}
+	h.full, h.seen = time.Time{}, time.Now()
 	h.State(true, true, fmt.Sprintf("%s of %s is set: it uses %d of %d bytes", oomControl, h.dir(), usage, limit))
 	return nil
 }
 
-// unset lets the kernel kill again.
-func (h *Hold) unset() error {
+// unset lets the kernel kill again. It is false where that fails: it is tried at each
+// look then, and the keeper has it still.
+func (h *Hold) unset() bool {
 	if h.lease == nil {
-		return nil
+		return true
 	}
-	err := restore(int(h.group.dir.Fd()))
-	if err != nil {
-		return err // the keeper has it still
+	err := h.group.restore()
+	if h.due = err != nil; h.due {
+		h.State(false, true, fmt.Sprintf("%s of %s is set: it cannot be taken back: %v", oomControl, h.dir(), err))
+		return false
 	}
 	h.lease.leave()
 	h.lease = nil
-	return nil
+	return true
 }
 
 // hold has the process read, and lets the kernel kill.
-func (h *Hold) hold(ctx context.Context, read func(context.Context), why string) error {
+func (h *Hold) hold(ctx context.Context, read func(context.Context), why string) {
 	begin := time.Now()
 	limited, cancel := context.WithTimeout(ctx, h.bound)
 	defer cancel()
@@ -252,12 +283,13 @@ func (h *Hold) hold(ctx context.Context, read func(context.Context), why string)
 	case <-h.lost():
 	}
 	h.Held(time.Since(begin), why) // first: the end may be seen at once
-	err := h.unset()
+	free := h.unset()
 	cancel()
 	<-over
-	h.later()
-	h.State(true, false, "a kill was held; kills are not held for "+h.rest.String())
-	return err
+	if free {
+		h.later()
+		h.State(true, false, "a kill was held; kills are not held for "+h.rest.String())
+	}
 }
 
 // later leaves the group alone for a while.

@@ -6,11 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -191,8 +189,12 @@ func (k *Keeper) take(g *group, bound time.Duration) (_ *lease, err error) {
 	if err != nil {
 		return nil, err
 	}
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
 	note := k.note(g.id)
-	if err := os.WriteFile(note, []byte(bootID()+g.dir.Name()+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(note, []byte(boot+g.dir.Name()+"\n"+g.Path()+"\n"), 0o600); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -231,9 +233,10 @@ func (l *lease) leave() {
 	delete(l.c.leases, l.id)
 }
 
+// send waits for a keeper that stands still, but not for ever.
 func send(f *os.File, b, rights []byte) error {
 	c, err := f.SyscallConn()
-	if err != nil {
+	if err = errors.Join(err, f.SetWriteDeadline(time.Now().Add(answerWithin))); err != nil {
 		return err
 	}
 	err2 := c.Write(func(fd uintptr) bool {
@@ -241,39 +244,6 @@ func send(f *os.File, b, rights []byte) error {
 		return !errors.Is(err, unix.EAGAIN)
 	})
 	return errors.Join(err, err2)
-}
-
-// note is the file that has a group.
-func (k *Keeper) note(id groupID) string {
-	return filepath.Join(k.Dir, fmt.Sprintf("%d-%d", id.dev, id.inode))
-}
-
-// bootID tells one run of the machine from the next, in which cgroups have other
-// numbers (random(4)).
-func bootID() string {
-	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return string(b)
-}
-
-// reclaim takes back what was left set in a group when we and our keeper were killed at
-// once.
-func (k *Keeper) reclaim(g *group) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	note := k.note(g.id)
-	text, err := os.ReadFile(note)
-	if k.groups[g.id] || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if boot := bootID(); boot != "" && strings.HasPrefix(string(text), boot) {
-		if err := restore(int(g.dir.Fd())); err != nil {
-			return err
-		}
-	}
-	return os.Remove(note)
 }
 
 // own notes that somebody holds a group; there can be one only.
