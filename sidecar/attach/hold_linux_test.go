@@ -119,10 +119,9 @@ func kills(t *testing.T) int {
 // TestHoldOOM is the kernel's own kill, of a target that leaks goroutines into a
 // real limit.
 func TestHoldOOM(t *testing.T) {
-	const n = 400_000
 	for i := range kills(t) {
 		for _, b := range []build{{release: current}, {release: current, flags: "-ldflags=-s,-w"}} {
-			t.Run(fmt.Sprint(b, " ", i), func(t *testing.T) { holdOOM(t, b, n) })
+			t.Run(fmt.Sprint(b, " ", i), func(t *testing.T) { holdOOM(t, b, leaked) })
 		}
 	}
 }
@@ -286,22 +285,32 @@ func TestProcessHoldUnprivileged(t *testing.T) {
 		fmt.Printf("answer: signal %d, %d goroutines, %s\n", r.Signal, total, r.Snapshot.Goroutines.Clusters[0].Start)
 		return
 	}
-	kills(t)
+	times := kills(t)
 	if os.Getuid() != 0 {
 		t.Skip("only root can run programs as other users")
 	}
 	if scope, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope"); err == nil && scope[0] != '0' {
 		t.Skipf("kernel.yama.ptrace_scope is %s", scope)
 	}
-	const n = 100_000
-	box, err := sandbox.New("exit-hold", n*3<<10+64<<20)
+	for i := range times {
+		for _, b := range []build{{release: current}, {release: current, flags: "-ldflags=-s,-w"}} {
+			t.Run(fmt.Sprint(b, " ", i), func(t *testing.T) { holdAsUser(t, b, leaked) })
+		}
+	}
+}
+
+// leaked is how many goroutines a target leaks until the kernel kills it.
+const leaked = 400_000
+
+func holdAsUser(t *testing.T, b build, n int) {
+	box, err := sandbox.New("exit-hold", uint64(n)*3<<10+64<<20)
 	if errors.Is(err, sandbox.ErrUnsupported) {
 		t.Skip(err)
 	}
 	require.NoError(t, err)
 	defer box.Close()
 	install := installer(t)
-	bin := install(compile(t, build{release: current, flags: "-ldflags=-s,-w"}), "target", 0o755)
+	bin := install(compile(t, b), "target", 0o755)
 	p := startWith(t, as(exec.Command(bin, "-goroutines=0"), 1000), box.Start)
 	reader := as(exec.Command(install(os.Args[0], "reader", 0o755), "-test.run=^TestProcessHoldUnprivileged$"), 1000)
 	reader.Env = append(os.Environ(), "MEMGUARD_HOLD_AS_USER="+strconv.Itoa(p.pid()))
@@ -315,6 +324,15 @@ func TestProcessHoldUnprivileged(t *testing.T) {
 	fmt.Fprintln(p.in, "leak", n)
 	line, err = lines.ReadString('\n')
 	require.NoError(t, err)
-	assert.Equal(t, fmt.Sprintf("answer: signal 9, %d goroutines, main.leaker\n", n+1), line)
+	var signal, total int
+	var where string
+	_, err = fmt.Sscanf(line, "answer: signal %d, %d goroutines, %s", &signal, &total, &where)
+	require.NoError(t, err, "%q", line)
+	assert.Equal(t, 9, signal)
+	assert.InEpsilon(t, n+1, total, 0.01)
+	assert.Equal(t, "main.leaker", where)
+	killed, err := box.Kills()
+	require.NoError(t, err)
+	assert.Positive(t, killed)
 	require.NoError(t, reader.Wait())
 }
