@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"time"
 
 	"github.com/memguard/memguard-go/memguard"
 )
@@ -23,3 +24,6 @@ func (id Identity) alive() bool { return false }
 func start(int) (uint64, error) {
 	return 0, errors.New("target: start times are read from the /proc of Linux; this is " + runtime.GOOS)
 }
+
+// Lived is unknown here.
+func (i Identity) Lived() time.Duration { return 0 }

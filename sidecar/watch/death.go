@@ -32,7 +32,7 @@ func (l *life) bury(fd *os.File) {
 	seen := time.Now()
 	after := l.levels.read(0) // at once: the cgroup's directory may go next
 	l.mu.Lock()
-	e := &incident.Evidence{Target: l.slot.name, Process: l.Process, Ended: seen.Round(0), Lived: lived(l.Start)}
+	e := &incident.Evidence{Target: l.slot.name, Process: l.Process, Ended: seen.Round(0), Lived: l.Identity.Lived()}
 	e.Eye, e.Last = l.view()
 	if e.Last != nil {
 		e.Ledger = e.Last.Ledger
