@@ -26,4 +26,4 @@ func start(int) (uint64, error) {
 }
 
 // Lived is unknown here.
-func (i Identity) Lived() time.Duration { return 0 }
+func (id Identity) Lived() time.Duration { return 0 }

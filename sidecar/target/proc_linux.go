@@ -147,7 +147,7 @@ func sinceBoot() time.Duration {
 
 // Lived is how long ago the process began, by the clock of start times, which nobody
 // sets (proc_pid_stat(5), starttime); 0 is unknown.
-func (i Identity) Lived() time.Duration { return max(sinceBoot()-ticks(i.Start), 0) }
+func (id Identity) Lived() time.Duration { return max(sinceBoot()-ticks(id.Start), 0) }
 
 // facts are what rules ask of a process, each read once.
 type facts struct {
