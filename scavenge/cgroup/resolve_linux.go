@@ -247,6 +247,19 @@ func below(root, path string) (rel string, ok bool) {
 	return rel, true
 }
 
+// Places are the directories where mounts show a group of version 1's memory
+// hierarchy: mountinfo is the text of a process's file of that name, and path that of
+// [Group.Path]. A group outside of the process's cgroup namespace has none.
+func Places(mountinfo []byte, path string) (dirs []string) {
+	mounts, _ := parseMounts(mountinfo)
+	for _, m := range mounts {
+		if rel, ok := below(m.root, path); ok && m.version == 1 {
+			dirs = append(dirs, filepath.Join(m.point, rel))
+		}
+	}
+	return dirs
+}
+
 // climbs reports whether a path leads upwards somewhere.
 func climbs(path string) bool { return strings.Contains(path+"/", "/../") }
 

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -539,35 +538,4 @@ func TestKeeperKilled(t *testing.T) {
 	h.mu.Unlock()
 	require.NoError(t, k.start(), "there can be another")
 	h.stop(t)
-}
-
-func TestPlaces(t *testing.T) {
-	t.Parallel()
-	mounts := `35 30 0:30 / /sys/fs/cgroup/memory rw,nosuid - cgroup cgroup rw,memory
-36 30 0:30 /kubepods/pod1 /mnt/pod rw shared:7 master:1 - cgroup cgroup rw,memory,cpu
-37 30 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu
-38 30 0:32 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
-39 30 0:30 /kubepods/pod11 /mnt/other rw - cgroup cgroup rw,memory
-x - cgroup
-`
-	assert.Equal(t, []string{"/sys/fs/cgroup/memory/kubepods/pod1/a", "/mnt/pod/a"}, placesOf(mounts, "/kubepods/pod1/a"))
-	assert.Equal(t, []string{"/sys/fs/cgroup/memory"}, placesOf(mounts, "/"))
-	assert.Empty(t, placesOf("", "/"))
-	assert.Empty(t, placesOf(mounts, "/../outside"))
-}
-
-func FuzzPlaces(f *testing.F) {
-	f.Add("35 30 0:30 / /sys/fs/cgroup/memory rw,nosuid shared:1 - cgroup cgroup rw,memory\n", "/a/b")
-	f.Add("35 30 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", "/../outside")
-	f.Add("36 30 0:30 /a /mnt rw - cgroup cgroup rw,memory\n", "/ab")
-	f.Fuzz(func(t *testing.T, mounts, path string) {
-		for _, dir := range placesOf(mounts, path) { // each is below a mount point
-			if !slices.ContainsFunc(strings.Fields(mounts), func(f string) bool {
-				at := strings.TrimSuffix(filepath.Clean(f), "/")
-				return dir == filepath.Clean(f) || strings.HasPrefix(dir, at+"/")
-			}) {
-				t.Fatalf("%q", dir)
-			}
-		}
-	})
 }

@@ -196,7 +196,7 @@ func writable(g *cgroup.Group) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range placesOf(string(mounts), g.Path()) {
+	for _, name := range cgroup.Places(mounts, g.Path()) {
 		d, err := os.Open(name)
 		if err != nil {
 			continue
@@ -221,25 +221,6 @@ func mayWrite(dir *os.File) error {
 		unix.Close(fd)
 	}
 	return nil
-}
-
-// placesOf are the directories where mounts of the memory controller show a group
-// (proc_pid_mountinfo(5): after the fourth and fifth field, root and mount point,
-// come optional ones up to a "-", then type, source, options).
-func placesOf(mountinfo, path string) (dirs []string) {
-	for line := range strings.Lines(mountinfo) {
-		left, right, ok := strings.Cut(line, " - ")
-		f, fs := strings.Fields(left), strings.Fields(right)
-		if !ok || len(f) < 6 || len(fs) < 3 || fs[0] != "cgroup" || !slices.Contains(strings.Split(fs[2], ","), "memory") {
-			continue
-		}
-		// A group outside of our cgroup namespace begins with "..", and is not there.
-		below, ok := strings.CutPrefix(path, strings.TrimSuffix(f[3], "/"))
-		if ok && (below == "" || below == filepath.Clean("/"+below)) {
-			dirs = append(dirs, filepath.Join(f[4], below))
-		}
-	}
-	return dirs
 }
 
 // oomState reads what the group does when it is full, and whether it is.

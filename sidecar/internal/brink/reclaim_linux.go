@@ -116,7 +116,7 @@ func (k *Keeper) reclaimNoted(home, name string) error {
 	if err != nil {
 		return err
 	}
-	for _, at := range append([]string{was}, placesOf(string(mounts), path)...) {
+	for _, at := range append([]string{was}, cgroup.Places(mounts, path)...) {
 		fd, err := unix.Open(at, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		switch {
 		case err == nil:
