@@ -60,9 +60,8 @@ func (n *nowhere) Header() http.Header         { return n.h }
 func (n *nowhere) Write(p []byte) (int, error) { return len(p), nil }
 func (n *nowhere) WriteHeader(int)             {}
 
-// What the middleware costs on top of a mux: for a pattern with a wildcard the mux
-// routes twice, for one without only once. Both sides take turns, and the ratio is of
-// their sums.
+// What the middleware costs on top of a mux. Both sides take turns, and the ratio is
+// of their sums.
 func BenchmarkHandler(b *testing.B) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /items/{id}", func(http.ResponseWriter, *http.Request) {})
@@ -75,8 +74,8 @@ func BenchmarkHandler(b *testing.B) {
 				r := httptest.NewRequest("GET", bb.path, nil)
 				start := time.Now()
 				for range 100 {
-					r.Pattern = ""
-					h.ServeHTTP(w, r)
+					fresh := *r
+					h.ServeHTTP(w, &fresh)
 				}
 				return time.Since(start)
 			}

@@ -60,14 +60,15 @@ var redirects = reflect.TypeOf(http.RedirectHandler("", http.StatusMovedPermanen
 
 // match finds the pattern of mux that a request matches, and who is to answer it:
 // mux itself, unless all that it would do once more is to find the same handler.
-// A pattern without wildcards leaves nothing else to do, in a request that has not
-// come through another ServeMux.
+// That is so in a request that has not come through another ServeMux.
 func match(mux *http.ServeMux, r *http.Request) (pattern string, answers http.Handler) {
 	h, pattern := mux.Handler(r)
 	switch {
 	case reflect.TypeOf(h) == redirects:
 		return "", mux
-	case pattern == "" || strings.Contains(pattern, "{") || r.Pattern != "" || r.RequestURI == "*":
+	case pattern == "" || r.Pattern != "" || r.RequestURI == "*":
+		return pattern, mux
+	case strings.Contains(pattern, "{") && !setPathValues(r, pattern):
 		return pattern, mux
 	}
 	r.Pattern = pattern

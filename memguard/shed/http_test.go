@@ -138,11 +138,10 @@ func TestListener(t *testing.T) {
 	// A connection that has long been quiet makes room; one whose handler is at work does not.
 	past := int64(l.now() - quietAfter)
 	for _, c := range ours[1:] {
-		c.(*tcpConn).asked.Store(true)
-		c.(*tcpConn).last.Store(past)
+		c.(*tcpConn).since.Store(asked)
 	}
 	assert.True(t, refused(t, ln))
-	ours[0].(*tcpConn).last.Store(past)
+	ours[0].(*tcpConn).since.Store(past)
 	dial(t, ln)
 	<-accepted
 	_, err = ours[0].Write([]byte("x"))

@@ -4,6 +4,7 @@ package shed
 
 import (
 	"io"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -87,8 +88,9 @@ func (n *listener) Accept() (net.Conn, error) {
 // connect returns nil if there is no room for the connection.
 func (l *Limiter) connect(inner net.Conn) net.Conn {
 	now := l.now()
+	l.clock.Store(int64(now))
 	c := &conn{Conn: inner, l: l}
-	c.last.Store(int64(now))
+	c.wrote()
 	l.mu.Lock()
 	l.lookLocked(now)
 	ok := l.core.connect(now)
@@ -123,8 +125,8 @@ func (l *Limiter) quiet(now time.Duration) *conn {
 	var found *conn
 	least, tries := now-quietAfter, quietTries
 	for c := range l.conns { // begins anywhere
-		if last := time.Duration(c.last.Load()); !c.asked.Load() && last <= least {
-			found, least = c, last
+		if since := time.Duration(c.since.Load()); since <= least {
+			found, least = c, since
 		}
 		if tries--; tries == 0 {
 			break
@@ -145,15 +147,16 @@ type conn struct {
 	net.Conn
 	l     *Limiter
 	once  sync.Once
-	last  atomic.Int64 // when something was read or written
-	asked atomic.Bool  // something was read since the last write: the handler has not answered
+	since atomic.Int64 // by Limiter.clock, when it became quiet; asked if it is not
 }
+
+// asked is that something was read since the last write: the handler has not answered.
+const asked = math.MaxInt64
 
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if n > 0 {
-		c.asked.Store(true)
-		c.last.Store(int64(c.l.now()))
+	if n > 0 && c.since.Load() != asked {
+		c.since.Store(asked)
 	}
 	return n, err
 }
@@ -164,10 +167,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *conn) wrote() {
-	c.asked.Store(false)
-	c.last.Store(int64(c.l.now()))
-}
+func (c *conn) wrote() { c.since.Store(c.l.clock.Load()) }
 
 func (c *conn) Close() error {
 	c.once.Do(func() {

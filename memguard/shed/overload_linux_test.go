@@ -21,12 +21,10 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"text/tabwriter"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -442,52 +440,4 @@ func batchLives(t *testing.T, percent uint64) (alive bool) {
 	require.NoError(t, json.Unmarshal(out.Bytes(), &did))
 	require.NotZero(t, did.OK)
 	return true
-}
-
-// tableEnv makes TestProcessOverloadTable search the best fixed limits, which
-// takes ten minutes for each repetition. Its value is how many there are.
-const tableEnv = "MEMGUARD_SHED_TABLE"
-
-// The limiter against the best fixed limits of work and connections in flight,
-// found by trying. Both sides run in turn, and get the same memory limit in the
-// runtime.
-func TestProcessOverloadTable(t *testing.T) {
-	times, err := strconv.Atoi(os.Getenv(tableEnv))
-	if err != nil {
-		t.Skipf("takes long: set %s to how often each is to run", tableEnv)
-	}
-	victims := []part{{Limit: 128 * mib}}
-	for _, n := range []int{70, 85, 100} {
-		victims = append(victims, part{Limit: 128 * mib, Semaphore: n}, part{Limit: 128 * mib, Semaphore: n, Connections: 3 * n})
-	}
-	for _, keepAlive := range []bool{true, false} {
-		for _, rate := range []float64{1200, 1800, 3000, 4000} { // 2, 3, 5 and 7 times what fits
-			got := make([][]answers, len(victims))
-			lived := make([]int, len(victims))
-			for range times {
-				for i, v := range victims {
-					a, alive := overload(t, v, part{Rate: rate, KeepAlive: keepAlive, Duration: 8 * time.Second})
-					got[i] = append(got[i], a)
-					if alive {
-						lived[i]++
-					}
-				}
-			}
-			var out strings.Builder
-			w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "in flight\tconnections\talive\tanswers (median)\tp99")
-			for i, v := range victims {
-				slices.SortFunc(got[i], func(a, b answers) int { return int(a.OK - b.OK) })
-				median := got[i][len(got[i])/2]
-				how := []string{"limiter", "-"}
-				if v.Semaphore > 0 {
-					how = []string{fmt.Sprint(v.Semaphore), fmt.Sprint(v.Connections)}
-				}
-				fmt.Fprintf(w, "%s\t%s\t%d of %d\t%d\t%v\n", how[0], how[1],
-					lived[i], times, median.OK, median.P99.Round(time.Millisecond))
-			}
-			w.Flush()
-			t.Logf("%.0f requests/s for 8 s, keep-alive %v\n%s", rate, keepAlive, &out)
-		}
-	}
 }

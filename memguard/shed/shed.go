@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -90,6 +91,7 @@ type Limiter struct {
 	work  func(*http.Request) Work
 	wait  time.Duration
 	start time.Time
+	clock atomic.Int64 // the time as of the last Update or admission: good enough for who is quiet
 
 	mu      sync.Mutex // guards everything below; never held while calling out
 	core    core
@@ -118,6 +120,7 @@ func (l *Limiter) now() time.Duration { return time.Since(l.start) }
 // limit is 0 ends all bounds at once.
 func (l *Limiter) Update(m Memory) {
 	now := l.now()
+	l.clock.Store(int64(now))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.core.update(now, m)
@@ -214,6 +217,7 @@ func (l *Limiter) Enter(ctx context.Context, w Work) (leave func(), err error) {
 func (l *Limiter) enter(ctx context.Context, w Work) (u *unit, gen uint64, reason Reason, err error) {
 	w.Priority = min(w.Priority, High)
 	now := l.now()
+	l.clock.Store(int64(now))
 	l.mu.Lock()
 	l.lookLocked(now)
 	r := l.core.route(w.Route)
