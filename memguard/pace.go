@@ -12,11 +12,8 @@ const (
 	tickFastest = 10 * time.Millisecond // about to hit it
 	ticksAhead  = 20                    // looks that should still fit before the limit is reached
 	// A burst does not announce itself: even at rest count on the whole limit
-	// being filled within this time. A guard that acts must be there before: it
-	// looks every 200 ms at rest with an empty cgroup, every 50 ms with three
-	// quarters of the limit in use. Being woken is what costs at rest.
-	burst       = time.Minute
-	burstActing = 4 * time.Second
+	// being filled within this time.
+	burst = time.Minute
 	// The fastest growth seen counts half after this time.
 	rateHalf = 5 * time.Second
 )
@@ -42,12 +39,15 @@ func (p *pace) next(s *Sample) time.Duration {
 		p.rate = max(now, p.rate*math.Exp2(-dt.Seconds()/rateHalf.Seconds()))
 	}
 	p.at, p.used = s.Time, used
-	within := burst
+	room := max(float64(limit)-used, 0)
+	next := min(room/max(p.rate, float64(limit)/burst.Seconds())/ticksAhead, tickRest.Seconds())
 	if s.Paced {
-		within = burstActing
+		// A guard that acts must be there before. Being woken is what costs at rest
+		// (half a millisecond of CPU), and far from the limit the settings of the last
+		// tick hold: it looks once a second with an empty cgroup, four times with half
+		// of the limit in use, and every 60 ms with three quarters.
+		part := room / max(float64(limit), 1)
+		next = min(next, tickRest.Seconds()*part*part)
 	}
-	rate := max(p.rate, float64(limit)/within.Seconds())
-	left := max(float64(limit)-used, 0) / max(rate, 1)
-	next := time.Duration(min(left/ticksAhead, tickRest.Seconds()) * float64(time.Second))
-	return max(next, tickFastest)
+	return max(time.Duration(next*float64(time.Second)), tickFastest)
 }

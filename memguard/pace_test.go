@@ -34,6 +34,26 @@ func TestPaceShortensAsTheLimitComesNear(t *testing.T) {
 	assert.Equal(t, tickRest, p.next(filled(0, 0.5)), "half full is at rest")
 }
 
+// A guard that acts looks more often, and no less often where there is no limit.
+func TestPaceOfOneThatActs(t *testing.T) {
+	t.Parallel()
+	next := func(share float64) time.Duration {
+		s := filled(0, share)
+		s.Paced = true
+		return new(pace).next(s)
+	}
+	assert.Equal(t, tickRest, next(0))
+	assert.Equal(t, 250*time.Millisecond, next(0.5))
+	assert.Equal(t, 62500*time.Microsecond, next(0.75))
+	assert.Equal(t, tickFastest, next(0.9))
+	assert.Equal(t, tickFastest, next(1.1))
+	s := filled(0, 0.9)
+	s.Paced, s.Cgroup.Limit = true, Known[uint64](0)
+	assert.Equal(t, tickFastest, new(pace).next(s))
+	s.Cgroup.Limit = Known[uint64](Unlimited)
+	assert.Equal(t, tickRest, new(pace).next(s))
+}
+
 // The faster it grows, the more often: from when growth is seen, twenty looks
 // still fit before the end, as far as the fastest tick allows.
 func TestPaceFollowsGrowth(t *testing.T) {

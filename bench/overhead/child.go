@@ -21,9 +21,8 @@ import (
 
 // role is what a copy of the program is told to be.
 type role struct {
-	Load    string `json:",omitempty"` // the address to send requests to; empty is the service
-	Way     string // of the service
-	Profile bool   `json:",omitempty"` // the service keeps a CPU profile, and watches its guard
+	Load    bool `json:",omitempty"` // else the service
+	Profile bool `json:",omitempty"` // the service keeps a CPU profile, and watches its guard
 }
 
 const roleEnv = "MEMGUARD_OVERHEAD_ROLE"
@@ -39,8 +38,8 @@ func child(stderr io.Writer) int {
 	switch {
 	case err != nil:
 		err = fmt.Errorf("%s: %w", roleEnv, err)
-	case r.Load != "":
-		err = playLoad(r.Load)
+	case r.Load:
+		err = playLoad()
 	default:
 		err = playService(r)
 	}
@@ -53,20 +52,25 @@ func child(stderr io.Writer) int {
 
 // order is what a part is told.
 type order struct {
-	Do   verb
-	For  time.Duration `json:",omitempty"` // of send
-	Rate float64       `json:",omitempty"` // of send: requests a second, between pauses
-	Seed uint64        `json:",omitempty"` // of send
+	Do     verb
+	Way    string        `json:",omitempty"` // of be
+	To     addresses     `json:",omitzero"`  // of send and pair: where the service listens
+	PID    int           `json:",omitempty"` // of pair: the service's
+	Window int           `json:",omitempty"` // of pair: requests in each
+	For    time.Duration `json:",omitempty"` // of send and pair
+	Rate   float64       `json:",omitempty"` // of send: requests a second, between pauses
+	Seed   uint64        `json:",omitempty"` // of send and pair
 }
 
 type verb string
 
 const (
-	address verb = "address" // of the service: where it listens, a string
-	look    verb = "look"    // of the service: a usage
-	quiet   verb = "quiet"   // of the service: no work of its own any more, and nothing kept idle; a usage
-	finish  verb = "finish"  // of the service: write the CPU profile; a usage
-	send    verb = "send"    // of the load: requests; a tally
+	be     verb = "be"     // of the service: run that way from here on; addresses
+	look   verb = "look"   // of the service: a usage
+	quiet  verb = "quiet"  // of the service: no work of its own any more, and nothing kept idle; a usage
+	finish verb = "finish" // of the service: write the CPU profile; a usage
+	send   verb = "send"   // of the load: requests when they come; a tally
+	pair   verb = "pair"   // of the load: requests one after the other; a bout
 )
 
 // orphanGrace is for a part to end by itself when the parent has.
@@ -121,7 +125,7 @@ func spawn(ctx context.Context, r role, dir string, start func(*exec.Cmd) error)
 		return nil, err
 	}
 	p := &part{name: "the service", cmd: exec.CommandContext(ctx, self)}
-	if r.Load != "" {
+	if r.Load {
 		p.name = "the load"
 	}
 	p.cmd.Dir, p.cmd.Stderr = dir, &p.stderr

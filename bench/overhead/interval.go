@@ -2,10 +2,7 @@
 
 package overhead
 
-import (
-	"math"
-	"slices"
-)
+import "slices"
 
 // interval is a figure from many rounds, and where it lies with 95 % confidence.
 type interval struct {
@@ -15,8 +12,8 @@ type interval struct {
 }
 
 const (
-	confidence = 0.95
-	leastPairs = 6 // with 5 not even all of them on one side are 95 %
+	confidence  = 0.95
+	leastRounds = 6 // with 5 not even all of them on one side are 95 %
 )
 
 // estimate is the Hodges-Lehmann estimate of the median of differences between
@@ -63,18 +60,6 @@ func rank(n int) (k int) {
 		below += p[k]
 	}
 	return k
-}
-
-// ratio is an estimate of what the new figures are to the old ones, pair by pair,
-// in percent more or less.
-func ratio(old, new []float64) interval {
-	logs := make([]float64, len(old))
-	for i := range old {
-		logs[i] = math.Log(new[i] / old[i]) // a ratio and its inverse are as far from 1
-	}
-	percent := func(x float64) float64 { return 100 * math.Expm1(x) }
-	iv := estimate(logs)
-	return iv.each(percent)
 }
 
 // difference is an estimate of how much the new figures are above the old ones.

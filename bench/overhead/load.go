@@ -40,7 +40,6 @@ type tally struct {
 
 // load sends requests and counts what comes back.
 type load struct {
-	addr   string
 	http   *http.Client
 	small  []byte // the body of a write
 	large  []byte
@@ -49,8 +48,8 @@ type load struct {
 	delays []time.Duration
 }
 
-func playLoad(addr string) error {
-	l := &load{addr: addr, http: &http.Client{
+func playLoad() error {
+	l := &load{http: &http.Client{
 		Timeout:   patience,
 		Transport: &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
 	}}
@@ -66,16 +65,19 @@ func playLoad(addr string) error {
 		return err
 	}
 	return obey(func(o order) (any, error) {
-		if o.Do != send {
-			return nil, errOrder
+		switch o.Do {
+		case send:
+			return l.send(o.To.usual(), o.For, o.Rate, o.Seed), nil
+		case pair:
+			return l.pairs(o)
 		}
-		return l.send(o.For, o.Rate, o.Seed), nil
+		return nil, errOrder
 	})
 }
 
 // send sends for a while, and waits for the answers. The same seed gives the same
 // requests at the same times.
-func (l *load) send(d time.Duration, rate float64, seed uint64) tally {
+func (l *load) send(addr string, d time.Duration, rate float64, seed uint64) tally {
 	l.tally, l.delays = tally{}, nil
 	r := rand.New(rand.NewPCG(seed, 0))
 	var pending sync.WaitGroup
@@ -90,7 +92,7 @@ func (l *load) send(d time.Duration, rate float64, seed uint64) tally {
 		}
 		kind, id := r.Float64(), r.IntN(documents)
 		time.Sleep(time.Until(start.Add(at)))
-		pending.Go(func() { l.one(start.Add(at), kind, id) })
+		pending.Go(func() { l.one(addr, start.Add(at), kind, id) })
 	}
 	time.Sleep(time.Until(start.Add(d))) // every turn is as long, also where it ends with a pause
 	pending.Wait()
@@ -103,7 +105,7 @@ func (l *load) send(d time.Duration, rate float64, seed uint64) tally {
 }
 
 // one sends the request that kind in [0,1) says.
-func (l *load) one(at time.Time, kind float64, id int) {
+func (l *load) one(addr string, at time.Time, kind float64, id int) {
 	method, path, body := http.MethodGet, fmt.Sprint("/documents/", id), []byte(nil)
 	switch {
 	case kind < largePart:
@@ -111,7 +113,7 @@ func (l *load) one(at time.Time, kind float64, id int) {
 	case kind < largePart+writePart:
 		method, body = http.MethodPut, l.small
 	}
-	status, err := l.exchange(method, path, body)
+	status, _, err := l.exchange(method, "http://"+addr+path, body)
 	took := time.Since(at)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -130,16 +132,16 @@ func (l *load) one(at time.Time, kind float64, id int) {
 	}
 }
 
-func (l *load) exchange(method, path string, body []byte) (status int, err error) {
-	req, err := http.NewRequestWithContext(context.Background(), method, "http://"+l.addr+path, bytes.NewReader(body))
+func (l *load) exchange(method, url string, body []byte) (status int, header http.Header, err error) {
+	req, err := http.NewRequestWithContext(context.Background(), method, url, bytes.NewReader(body))
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	resp, err := l.http.Do(req)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer resp.Body.Close()
 	_, err = io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode, err
+	return resp.StatusCode, resp.Header, err
 }

@@ -28,19 +28,20 @@ const (
 	exitInterrupted = 130 // by Ctrl-C, as a shell would say it
 )
 
-const usageText = `usage: overhead [--rounds N] [--round 5s] [--fail-over PERCENT] [--json]
+const usageText = `usage: overhead [--rounds N] [--fail-over PERCENT] [--json]
        overhead --steady 10m [--profile FILE] [--fail-over PERCENT] [--json]
 
-Without --steady every way to run the service has a turn in each round:
-plain, with a guard, with a guard and a limiter around handler and listener.
+Without --steady each round compares the CPU of requests with a limiter around
+handler and listener and without, and while the guard ticks and does not; then
+what services with and without a guard take at rest.
 
-  --rounds N            how many rounds (20); an interval needs 6
-  --round D             how long the load of each turn lasts (5s)
+  --rounds N            how many rounds of 40 s (15); an interval needs 6
   --steady D            instead, one run of that length with guard and limiter:
                         status 1 if a finding of warning or above is raised
   --profile FILE        keep the CPU profile of the steady run
-  --fail-over PERCENT   status 1 if the guard costs more CPU than that: the lower
-                        end of the interval; of a steady run its share
+  --fail-over PERCENT   status 1 if the guard, without the limiter, takes more of the
+                        service's CPU than that: the lower end of the interval; of a
+                        steady run its share of the CPU profile
   --json                the figures of each round too
 `
 
@@ -50,25 +51,22 @@ const limit = 256 << 20
 // settings are what the command line says.
 type settings struct {
 	rounds   int
-	plan     plan
 	steady   time.Duration
 	profile  string
 	failOver float64 // percent; negative is never
 	json     bool
 }
 
-// plan is how long the parts of a turn last, and how dense the load is.
+// plan is how long the parts of a round last, and how dense the load is.
 type plan struct {
-	warm time.Duration // load before anything is measured
-	load time.Duration // measured
-	rest time.Duration // measured, without load
-	rate float64       // requests a second while it does not pause
+	warm   time.Duration // load before anything is measured
+	load   time.Duration // in which requests are compared ...
+	window int           // ... so many of them with so many
+	rest   time.Duration // measured, without load
+	rate   float64       // requests a second while it does not pause
 }
 
-const (
-	warm = 1500 * time.Millisecond
-	rest = time.Second
-)
+var usual = plan{warm: 1500 * time.Millisecond, load: 30 * time.Second, window: usualWindow, rest: 3 * time.Second, rate: perSecond}
 
 // Main runs the command line args, without the program's name, and returns the
 // exit status. A measurement starts copies of the program; in these Main plays
@@ -107,9 +105,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 func parse(args []string) (s settings, err error) {
 	f := flag.NewFlagSet("overhead", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
-	s.plan = plan{warm: warm, rest: rest, rate: perSecond}
-	f.IntVar(&s.rounds, "rounds", 20, "")
-	f.DurationVar(&s.plan.load, "round", 5*time.Second, "")
+	f.IntVar(&s.rounds, "rounds", 15, "")
 	f.DurationVar(&s.steady, "steady", 0, "")
 	f.StringVar(&s.profile, "profile", "", "")
 	f.Float64Var(&s.failOver, "fail-over", -1, "")
@@ -124,23 +120,19 @@ func parse(args []string) (s settings, err error) {
 		return s, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	case s.rounds < 1 || s.rounds > 1000:
 		return s, fmt.Errorf("--rounds %d: want 1 to 1000", s.rounds)
-	case !within(s.plan.load, time.Second, time.Minute):
-		return s, fmt.Errorf("--round %v: want 1s to 1m", s.plan.load)
-	case given["steady"] && !within(s.steady, 5*time.Second, 2*time.Hour):
+	case given["steady"] && (s.steady < 5*time.Second || s.steady > 2*time.Hour):
 		return s, fmt.Errorf("--steady %v: want 5s to 2h", s.steady)
 	case given["fail-over"] && !(s.failOver >= 0 && s.failOver <= 100):
 		return s, fmt.Errorf("--fail-over %v: want 0 to 100 percent", s.failOver)
-	case s.steady > 0 && (given["rounds"] || given["round"]):
-		return s, errors.New("--steady is one run: without --rounds and --round")
+	case s.steady > 0 && given["rounds"]:
+		return s, errors.New("--steady is one run: without --rounds")
 	case s.steady == 0 && given["profile"]:
 		return s, errors.New("--profile is for --steady")
-	case s.steady == 0 && given["fail-over"] && s.rounds < leastPairs:
-		return s, fmt.Errorf("--fail-over needs an interval, and that %d rounds: --rounds %d", leastPairs, s.rounds)
+	case s.steady == 0 && given["fail-over"] && s.rounds < leastRounds:
+		return s, fmt.Errorf("--fail-over needs an interval, and that %d rounds: --rounds %d", leastRounds, s.rounds)
 	}
 	return s, nil
 }
-
-func within(d, least, most time.Duration) bool { return d >= least && d <= most }
 
 // printer is a result for people.
 type printer interface{ print(w io.Writer) error }
@@ -156,7 +148,7 @@ func measure(ctx context.Context, s settings, stdout, stderr io.Writer) (over bo
 		}
 		result, over = r, r.bad(s.failOver)
 	} else {
-		r, err := compare(ctx, s.rounds, s.plan, stderr)
+		r, err := compare(ctx, s.rounds, usual, stderr)
 		if err != nil {
 			return false, err
 		}

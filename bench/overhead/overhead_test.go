@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -79,32 +78,29 @@ func skipBlind(t *testing.T, err error) {
 // Everything that is measured is there. What it is, on a machine that runs tests,
 // says nothing.
 func TestProcessCompare(t *testing.T) {
-	short := plan{warm: 100 * time.Millisecond, load: 400 * time.Millisecond, rest: 100 * time.Millisecond, rate: testRate}
+	short := plan{warm: 100 * time.Millisecond, load: 4 * time.Second, window: 2, rest: 100 * time.Millisecond, rate: testRate}
 	var progress bytes.Buffer
 	c, err := compare(t.Context(), 2, short, &progress)
 	skipBlind(t, err)
 	assert.Empty(t, leftovers(t))
-	assert.Equal(t, 2*len(ways), strings.Count(progress.String(), "\n"))
+	assert.Equal(t, 2, strings.Count(progress.String(), "\n"))
+	require.Len(t, c.Rounds, 2)
+	for _, b := range c.Rounds {
+		assert.Positive(t, b.Request)
+		assert.Positive(t, b.Compared)
+		assert.GreaterOrEqual(t, b.Ticks, b.Compared)
+	}
+	assert.Nil(t, c.Limiter.Low, "two rounds are no interval")
 	require.Len(t, c.Ways, len(ways))
 	for i, o := range c.Ways {
-		require.Len(t, o.Rounds, 2, o.Name)
-		for j, f := range o.Rounds {
-			assert.Positive(t, f.CPU, o.Name)
-			assert.Positive(t, f.Memory.Anon, o.Name)
-			assert.Positive(t, f.Requests.P99, o.Name)
-			sent := func(f figures) uint64 { return f.Requests.Answered + f.Requests.Refused + f.Requests.Failed }
-			assert.Equal(t, sent(c.Ways[0].Rounds[j]), sent(f), "the same requests for %s", o.Name)
-		}
+		require.Len(t, o.Rests, 2, o.Name)
+		assert.Positive(t, o.Memory.Anon, o.Name)
 		require.Equal(t, i == 0, o.More == nil, o.Name)
-		if o.More != nil {
-			assert.False(t, math.IsNaN(o.More.PerRequest.Typical) || math.IsInf(o.More.PerRequest.Typical, 0), o.Name)
-			assert.Nil(t, o.More.PerRequest.Low, "two rounds are no interval")
-		}
 	}
 	var table, text bytes.Buffer
 	require.NoError(t, c.print(&table))
 	assert.NotContains(t, table.String(), "NaN")
-	assert.Contains(t, table.String(), "CPU per request")
+	assert.Contains(t, table.String(), "CPU of a tick")
 	require.NoError(t, json.NewEncoder(&text).Encode(c))
 }
 
@@ -128,7 +124,7 @@ func TestProcessSteady(t *testing.T) {
 func TestProcessCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(500*time.Millisecond, cancel)
-	_, err := compare(ctx, 1, plan{warm: time.Minute, load: time.Minute, rest: time.Minute, rate: testRate}, io.Discard)
+	_, err := compare(ctx, 1, plan{warm: time.Minute, load: time.Minute, window: 2, rest: time.Minute, rate: testRate}, io.Discard)
 	if errors.Is(err, sandbox.ErrUnsupported) {
 		cgrouptest.Skip(t, err)
 	}
@@ -147,7 +143,6 @@ func TestCommandLine(t *testing.T) {
 		"flag":         {[]string{"--fast"}, exitUsage, "-fast"},
 		"argument":     {[]string{"x"}, exitUsage, `unexpected argument "x"`},
 		"rounds":       {[]string{"--rounds", "0"}, exitUsage, "--rounds 0: want"},
-		"round":        {[]string{"--round", "1ms"}, exitUsage, "--round 1ms: want"},
 		"steady":       {[]string{"--steady", "0s"}, exitUsage, "--steady 0s: want"},
 		"not a number": {[]string{"--fail-over", "NaN"}, exitUsage, "--fail-over NaN: want"},
 		"both":         {[]string{"--steady", "1m", "--rounds", "2"}, exitUsage, "without --rounds"},
@@ -167,14 +162,14 @@ func TestCommandLine(t *testing.T) {
 func TestOver(t *testing.T) {
 	t.Parallel()
 	low, high := 0.6, 2.
-	c := comparison{Ways: []outcome{{}, {More: &more{PerRequest: interval{1, &low, &high}}}}}
+	c := comparison{GuardShare: interval{1, &low, &high}}
 	assert.True(t, c.over(0.5))
 	assert.False(t, c.over(0.7), "it may be less")
 	assert.False(t, c.over(-1), "nobody asked")
-	c.Ways[1].More.PerRequest.Low = nil
+	c.GuardShare.Low = nil
 	assert.False(t, c.over(0), "nobody knows")
 
-	r := steadyRun{Share: share{Percent: 0.6}}
+	r := steadyRun{Share: share{All: 1000, Guard: 6, Limiter: 100}}
 	assert.True(t, r.bad(0.5))
 	assert.False(t, r.bad(0.7))
 	assert.False(t, r.bad(-1))
@@ -200,10 +195,10 @@ func TestLoad(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	l := load{addr: srv.Listener.Addr().String(), http: srv.Client(), small: []byte("small"), large: make([]byte, 1000)}
+	l := load{http: srv.Client(), small: []byte("small"), large: make([]byte, 1000)}
 	sent := func(seed uint64) (tally, []string) {
 		got = nil
-		tally := l.send(300*time.Millisecond, perSecond, seed)
+		tally := l.send(srv.Listener.Addr().String(), 300*time.Millisecond, perSecond, seed)
 		slices.Sort(got)
 		return tally, got
 	}
@@ -224,7 +219,7 @@ func TestService(t *testing.T) {
 	t.Parallel()
 	srv := httptest.NewServer(newStore().handler())
 	defer srv.Close()
-	l := load{addr: srv.Listener.Addr().String(), http: srv.Client()}
+	l := load{http: srv.Client()}
 	one, err := json.Marshal(newDocument(1))
 	require.NoError(t, err)
 	for name, tt := range map[string]struct {
@@ -239,7 +234,7 @@ func TestService(t *testing.T) {
 		"batch":       {http.MethodPost, "/batch", slices.Concat([]byte("["), one, []byte("]")), http.StatusOK},
 		"no batch":    {http.MethodPost, "/batch", one, http.StatusBadRequest},
 	} {
-		status, err := l.exchange(tt.method, tt.path, tt.body)
+		status, _, err := l.exchange(tt.method, srv.URL+tt.path, tt.body)
 		require.NoError(t, err, name)
 		assert.Equal(t, tt.status, status, name)
 	}

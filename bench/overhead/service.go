@@ -3,6 +3,7 @@
 package overhead
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,9 +11,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"runtime/pprof"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -149,6 +152,7 @@ func (s *store) handler() http.Handler {
 		s.put(int(id), d)
 		answer(w, len(d.Lines))
 	})
+	mux.HandleFunc("POST /collect", func(http.ResponseWriter, *http.Request) { runtime.GC() })
 	mux.HandleFunc("POST /batch", func(w http.ResponseWriter, r *http.Request) {
 		var batch []document
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<20)).Decode(&batch); err != nil {
@@ -171,46 +175,86 @@ func answer(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v) // the client has gone, if anything
 }
 
-// profileFile is in the working directory, which is the turn's.
+// profileFile is in the working directory, which is the measurement's.
 const profileFile = "cpu.pprof"
+
+// service is the HTTP service, as it runs just now.
+type service struct {
+	docs    *store
+	watch   *watch // nil unless somebody wants to know what the guard does
+	guard   *memguard.Guard
+	servers []*http.Server
+}
+
+// addresses are where the service listens. Plain has nothing around the handler,
+// whatever else there is; Limited is empty without a limiter.
+type addresses struct{ Plain, Limited string }
+
+// usual is where a client of that way sends its requests.
+func (a *addresses) usual() string { return cmp.Or(a.Limited, a.Plain) }
+
+// be runs the way of that name from here on.
+func (s *service) be(name string) (at addresses, err error) {
+	i := slices.IndexFunc(ways, func(w way) bool { return w.name == name })
+	if i < 0 {
+		return at, fmt.Errorf("no way %q to run the service", name)
+	}
+	mux := s.docs.handler()
+	if ways[i].guard == nil {
+		at.Plain, err = s.listen(mux, unlimited)
+		return at, err
+	}
+	var event func(memguard.Event)
+	if s.watch != nil {
+		event = s.watch.event
+	}
+	guard, limiter := ways[i].guard(event)
+	if s.guard = guard; s.watch != nil {
+		s.watch.guard = guard
+	}
+	if at.Plain, err = s.listen(stamped(guard, mux), unlimited); err == nil && limiter != nil {
+		at.Limited, err = s.listen(stamped(guard, limiter.Handler(mux)), limiter.Listener)
+	}
+	return at, err
+}
+
+func unlimited(l net.Listener) net.Listener { return l }
+
+func (s *service) listen(h http.Handler, around func(net.Listener) net.Listener) (addr string, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
+	s.servers = append(s.servers, srv)
+	go srv.Serve(around(l))
+	return l.Addr().String(), nil
+}
+
+// stamped says in each answer when the guard has last ticked.
+func stamped(g *memguard.Guard, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()[tickHeader] = []string{strconv.FormatInt(time.Now().Add(-g.Alive()).UnixMicro(), 10)}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// end ends the servers and the guard.
+func (s *service) end() {
+	for _, srv := range s.servers {
+		srv.Close()
+	}
+	if s.guard != nil {
+		s.guard.Close()
+	}
+}
 
 // playService serves until its orders end.
 func playService(r role) error {
-	var w way
-	for _, known := range ways {
-		if known.name == r.Way {
-			w = known
-		}
-	}
-	if w.name == "" {
-		return fmt.Errorf("no way %q to run the service", r.Way)
-	}
-	docs := newStore()
-	handler := docs.handler()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	addr := l.Addr().String()
-
-	var watch *watch
-	if w.guard != nil {
-		var event func(memguard.Event)
-		if r.Profile {
-			watch = newWatch()
-			event = watch.event
-		}
-		guard, limiter := w.guard(event)
-		defer guard.Close()
-		if watch != nil {
-			watch.guard = guard
-		}
-		if limiter != nil {
-			handler, l = limiter.Handler(handler), limiter.Listener(l)
-		}
-	}
+	s := service{docs: newStore()}
+	defer s.end()
 	if r.Profile {
+		s.watch = newWatch()
 		f, err := os.Create(profileFile)
 		if err != nil {
 			return err
@@ -222,15 +266,12 @@ func playService(r role) error {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	go docs.renew(ctx)
-	srv := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
-	defer srv.Close()
-	go srv.Serve(l)
+	go s.docs.renew(ctx)
 
 	return obey(func(o order) (any, error) {
 		switch o.Do {
-		case address:
-			return addr, nil
+		case be:
+			return s.be(o.Way)
 		case look:
 		case quiet:
 			stop()
@@ -242,8 +283,8 @@ func playService(r role) error {
 			return nil, errOrder
 		}
 		u, err := used()
-		if watch != nil {
-			u.Guard = watch.acts()
+		if s.watch != nil && s.guard != nil {
+			u.Guard = s.watch.acts()
 		}
 		return u, err
 	})
@@ -254,7 +295,7 @@ func used() (u usage, err error) {
 	m := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(m)
 	u.Cycles, u.Allocated = m[0].Value.Uint64(), m[1].Value.Uint64()
-	cpu, err := processCPU()
+	cpu, err := cpuOf(os.Getpid())
 	u.CPU = cpu.Seconds()
 	return u, err
 }

@@ -12,13 +12,16 @@ import (
 	"github.com/google/pprof/profile"
 )
 
-// share is the guard's part of a CPU profile.
+// share is the part of guard and limiter of a CPU profile.
 type share struct {
 	All     int64   `json:"samples"` // the profiler takes 100 for a second of CPU time
 	Guard   int64   `json:"guard_samples"`
-	Percent float64 `json:"guard_percent"`
-	Where   []spent `json:"where"` // the most of them, by the guard's innermost function
+	Limiter int64   `json:"limiter_samples"`
+	Where   []spent `json:"where"` // the most of both, by the innermost function of ours
 }
+
+// percent of all samples.
+func (s *share) percent(of int64) float64 { return 100 * float64(of) / float64(max(s.All, 1)) }
 
 type spent struct {
 	Function string `json:"function"`
@@ -53,13 +56,16 @@ func shareOf(text []byte) (s share, err error) {
 		}
 		n := sample.Value[0] // samples/count
 		s.All += n
-		if f := guardian(stack); f != "" {
+		f := guardian(stack)
+		switch {
+		case f == "":
+			continue
+		case strings.HasPrefix(f, module+"memguard/shed."):
+			s.Limiter += n
+		default:
 			s.Guard += n
-			where[f] += n
 		}
-	}
-	if s.All > 0 {
-		s.Percent = 100 * float64(s.Guard) / float64(s.All)
+		where[f] += n
 	}
 	for _, f := range slices.SortedFunc(maps.Keys(where), func(a, b string) int {
 		return cmp.Or(cmp.Compare(where[b], where[a]), cmp.Compare(a, b))

@@ -66,8 +66,9 @@ func TestShareOf(t *testing.T) {
 	s, err := shareOf(text.Bytes())
 	require.NoError(t, err)
 	assert.EqualValues(t, 90, s.All)
-	assert.EqualValues(t, 30, s.Guard)
-	assert.InDelta(t, 100./3, s.Percent, 1e-9)
+	assert.EqualValues(t, 10, s.Guard)
+	assert.EqualValues(t, 20, s.Limiter)
+	assert.InDelta(t, 100./9, s.percent(s.Guard), 1e-9)
 	assert.Equal(t, []spent{{"memguard/shed.(*conn).Read", 10}, {"memguard/shed.pattern", 10}, {"scavenge/cgroup.(*file).pread", 10}}, s.Where)
 
 	_, err = shareOf([]byte("no profile"))

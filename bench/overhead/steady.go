@@ -45,14 +45,15 @@ type minute struct {
 // steady runs the service with all that a guard has, for d.
 func steady(ctx context.Context, d time.Duration, rate float64, keep string, progress io.Writer) (_ *steadyRun, err error) {
 	w := &ways[len(ways)-1]
-	s, err := open(ctx, role{Way: w.name, Profile: true})
+	s, err := open(ctx, role{Profile: true})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	pid := s.service.cmd.Process.Pid
 	r := &steadyRun{Way: w.setup}
-	if err := s.load.ask(order{Do: send, For: warm, Rate: rate, Seed: 1}, &r.Requests); err != nil {
+	to, err := s.begin(w, usual.warm, rate, 1)
+	if err != nil {
 		return nil, err
 	}
 	if r.First, err = readMemory(pid); err != nil {
@@ -66,7 +67,7 @@ func steady(ctx context.Context, d time.Duration, rate float64, keep string, pro
 
 	start := time.Now()
 	loaded := make(chan error, 1)
-	go func() { loaded <- s.load.ask(order{Do: send, For: d, Rate: rate, Seed: 2}, &r.Requests) }()
+	go func() { loaded <- s.load.ask(order{Do: send, To: to, For: d, Rate: rate, Seed: 2}, &r.Requests) }()
 	at := start
 	for over := false; !over; {
 		timer := time.NewTimer(time.Minute)
@@ -120,7 +121,7 @@ func steady(ctx context.Context, d time.Duration, rate float64, keep string, pro
 // bad reports whether the guard raised a finding of warning or above, or takes
 // more CPU than percent. A negative percent is any.
 func (r *steadyRun) bad(percent float64) bool {
-	return r.Guard.Loud > 0 || percent >= 0 && r.Share.Percent > percent
+	return r.Guard.Loud > 0 || percent >= 0 && r.Share.percent(r.Share.Guard) > percent
 }
 
 // print prints the run.
@@ -133,7 +134,9 @@ func (r *steadyRun) print(w io.Writer) error {
 		fmt.Fprintf(w, "           one failed: %s\n", r.Requests.Error)
 	}
 	fmt.Fprintf(w, "CPU        %.1f %% of one, %d GC cycles\n", 100*r.CPU/r.Ran, r.Cycles)
-	fmt.Fprintf(w, "guard      %.3f %% of it in the CPU profile (%d of %d samples), %d ticks\n", r.Share.Percent, r.Share.Guard, r.Share.All, a.Ticks)
+	h := &r.Share
+	fmt.Fprintf(w, "guard      %.3f %% of it in the CPU profile (%d of %d samples), %d ticks\n", h.percent(h.Guard), h.Guard, h.All, a.Ticks)
+	fmt.Fprintf(w, "limiter    %.3f %% (%d samples)\n", h.percent(h.Limiter), h.Limiter)
 	for _, f := range r.Share.Where {
 		fmt.Fprintf(w, "           %6d  %s\n", f.Samples, f.Function)
 	}

@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Overhead measures what a guard costs a healthy HTTP service: CPU for each
-// request, CPU at rest, latency and resident memory.
+// request and each tick, CPU at rest, and resident memory.
 //
-//	go run ./bench/cmd/overhead                       the guard beside no guard, by turns
-//	go run ./bench/cmd/overhead --fail-over 0.5       status 1 when it costs more than 0.5 % of CPU
+//	go run ./bench/cmd/overhead                       guard and limiter beside none
+//	go run ./bench/cmd/overhead --fail-over 0.5       status 1 when the guard takes more than 0.5 % of the CPU
 //	go run ./bench/cmd/overhead --steady 10m          one long run under guard: must say and change nothing
 //
-// The service, in a memory cgroup of its own, and the load are processes of
-// their own. In each round every way has its turn, in an order that is turned
-// round each time (A B C, C B A), under the same requests at the same times; so
-// what else the machine does hits all of them. The ratio of each round is of two
-// neighbours in time; the interval around the typical ratio is that of
-// Wilcoxon's signed-rank test, which asks nothing of how the noise looks. A loud
-// machine makes it wide; more rounds make it narrow.
+// The service, in a memory cgroup of its own, and the load are processes of their
+// own. A request takes a tenth more or less CPU from one second to the next on a
+// machine that others use too, and two processes differ as much: so requests with the
+// limiter and without, with a tick of the guard among them and without, are compared
+// within milliseconds and in one process, and then round by round over many
+// processes. The interval around a typical figure is that of Wilcoxon's signed-rank
+// test, which asks nothing of how the noise looks; more rounds make it narrow.
 //
-// The CPU at rest is measured apart: after its load each service is left alone
-// for a while. What a guard's ticks cost is all that happens then, so that this
-// figure is sharp where the ratio is not.
+// What is resident, and the CPU at rest, is compared between processes, one for each
+// way: after some load each is left alone.
+//
+// A tick of the guard at the edge of a window counts in part, and what the guard does
+// every 15 s or less often beside its ticks does not: the CPU profile of a steady run
+// shows all of it.
 //
 // Exit status: 0 fine, 1 over the budget (--fail-over), or a steady run was not
 // steady, 2 wrong usage, 3 could not be measured, 130 interrupted.

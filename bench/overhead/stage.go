@@ -36,7 +36,7 @@ func open(ctx context.Context, r role) (s *stage, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.sandbox, err = sandbox.New("overhead-"+r.Way, limit); err != nil {
+	if s.sandbox, err = sandbox.New("overhead", limit); err != nil {
 		return s, err
 	}
 	if s.dir, err = os.MkdirTemp("", "overhead-"); err != nil {
@@ -45,11 +45,7 @@ func open(ctx context.Context, r role) (s *stage, err error) {
 	if s.service, err = spawn(ctx, r, s.dir, s.sandbox.Start); err != nil {
 		return s, err
 	}
-	var addr string
-	if err = s.service.ask(order{Do: address}, &addr); err != nil {
-		return s, err
-	}
-	s.load, err = spawn(ctx, role{Load: addr, Way: r.Way}, s.dir, (*exec.Cmd).Start)
+	s.load, err = spawn(ctx, role{Load: true}, s.dir, (*exec.Cmd).Start)
 	return s, err
 }
 
@@ -73,63 +69,78 @@ func (s *stage) close() error {
 	return errors.Join(errs...)
 }
 
-// figures are what was measured in one turn of one way.
-type figures struct {
-	Requests tally   `json:"requests"`
-	CPU      float64 `json:"cpu_seconds"`      // of the service under load
-	Wall     float64 `json:"wall_seconds"`     // that the load lasted
-	RestCPU  float64 `json:"rest_cpu_seconds"` // for each second without load
-	Cycles   uint64  `json:"gc_cycles"`        // under load
-	Memory   memory  `json:"memory"`           // at the end, when all that was idle is given back
+// begin has the service run one way, under load for a while.
+func (s *stage) begin(w *way, d time.Duration, rate float64, seed uint64) (to addresses, err error) {
+	if err := s.service.ask(order{Do: be, Way: w.name}, &to); err != nil {
+		return to, err
+	}
+	var warmed tally
+	return to, s.load.ask(order{Do: send, To: to, For: d, Rate: rate, Seed: seed}, &warmed)
 }
 
-// perRequest is the CPU time for each answered request, in seconds.
-func (f *figures) perRequest() float64 { return f.CPU / float64(f.Requests.Answered) }
-
-// turn runs the service one way.
-func turn(ctx context.Context, w *way, t plan, seed uint64) (f figures, err error) {
-	s, err := open(ctx, role{Way: w.name})
+// compared runs the last way, which has all, and compares its requests.
+func compared(ctx context.Context, t plan, seed uint64) (b bout, err error) {
+	s, err := open(ctx, role{})
 	if err != nil {
-		return f, err
+		return b, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	if err := s.load.ask(order{Do: send, For: t.warm, Rate: t.rate, Seed: ^seed}, &f.Requests); err != nil {
-		return f, err
+	to, err := s.begin(&ways[len(ways)-1], t.warm, t.rate, seed)
+	if err != nil {
+		return b, err
 	}
-	var before, after usage
-	if err := s.service.ask(order{Do: look}, &before); err != nil {
-		return f, err
-	}
-	start := time.Now()
-	if err := s.load.ask(order{Do: send, For: t.load, Rate: t.rate, Seed: seed}, &f.Requests); err != nil {
-		return f, err
-	}
-	f.Wall = time.Since(start).Seconds()
-	if err := s.service.ask(order{Do: look}, &after); err != nil {
-		return f, err
-	}
-	f.CPU, f.Cycles = after.CPU-before.CPU, after.Cycles-before.Cycles
-	if f.Requests.Answered == 0 {
-		return f, fmt.Errorf("not one request was answered: %s", f.Requests.Error)
-	}
+	return b, s.load.ask(order{Do: pair, To: to, PID: s.service.cmd.Process.Pid, Window: t.window, For: t.load, Seed: seed}, &b)
+}
 
-	if err := s.service.ask(order{Do: quiet}, &before); err != nil {
-		return f, err
+// idle is what a service without load takes.
+type idle struct {
+	CPU    float64 `json:"cpu_seconds"` // in each second
+	Memory memory  `json:"memory"`      // at the end, when all that was idle is given back
+}
+
+// rest runs the service all ways, each in a process of its own, and when they have
+// had some load leaves them alone, all in the same while.
+func rest(ctx context.Context, t plan, seed uint64) (all []idle, err error) {
+	var stages []*stage
+	defer func() {
+		for _, s := range stages {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	for i := range ways {
+		s, err := open(ctx, role{})
+		if err != nil {
+			return nil, err
+		}
+		stages = append(stages, s)
+		if _, err := s.begin(&ways[i], t.warm, t.rate, seed); err != nil {
+			return nil, fmt.Errorf("%s: %w", ways[i].name, err)
+		}
 	}
-	start = time.Now()
+	start, before := make([]time.Time, len(stages)), make([]usage, len(stages))
+	for i, s := range stages {
+		if err := s.service.ask(order{Do: quiet}, &before[i]); err != nil {
+			return nil, err
+		}
+		start[i] = time.Now()
+	}
 	select {
 	case <-time.After(t.rest):
 	case <-ctx.Done():
-		return f, ctx.Err()
+		return nil, ctx.Err()
 	}
-	if f.Memory, err = readMemory(s.service.cmd.Process.Pid); err != nil {
-		return f, err
+	all = make([]idle, len(stages))
+	for i, s := range stages {
+		var after usage
+		if err := s.service.ask(order{Do: look}, &after); err != nil {
+			return nil, err
+		}
+		all[i].CPU = (after.CPU - before[i].CPU) / time.Since(start[i]).Seconds()
+		if all[i].Memory, err = readMemory(s.service.cmd.Process.Pid); err != nil {
+			return nil, err
+		}
 	}
-	if err := s.service.ask(order{Do: look}, &after); err != nil {
-		return f, err
-	}
-	f.RestCPU = (after.CPU - before.CPU) / time.Since(start).Seconds()
-	return f, nil
+	return all, nil
 }
 
 // memory is what a process has resident, in bytes.
