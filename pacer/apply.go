@@ -22,7 +22,13 @@ type Setting struct {
 //
 // What it found is the baseline: GOGC and GOMEMLIMIT of the environment, or what
 // the service or a library (automemlimit) has set by then. If somebody changes a
-// setting later, that is the new baseline of it.
+// setting later, that is the new baseline of it. But who saves a setting and puts
+// it back, as in
+//
+//	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+//
+// may have saved what the Applier set, and wants by that what would have stood there
+// without it: the baseline of that time is the baseline again, however long it took.
 //
 // A change costs a lock of the heap and a few hundred nanoseconds and stops
 // nothing; it takes effect at once, also on a cycle under way (setGCPercent and
@@ -30,15 +36,15 @@ type Setting struct {
 // collector off: SetGCPercent(-1) waits until a cycle under way has marked, which
 // under load takes as long as a whole cycle.
 type Applier struct {
-	baseline, now Setting // now is what we set last
-	gogc          [1]metrics.Sample
+	percent, limit knob
+	gogc           [1]metrics.Sample
 }
 
 // NewApplier takes the settings that it finds as the baseline.
 func NewApplier() *Applier {
 	a := &Applier{gogc: [1]metrics.Sample{{Name: "/gc/gogc:percent"}}} // since Go 1.21
-	a.now = a.read()
-	a.baseline = a.now
+	found := a.read()
+	a.percent, a.limit = newKnob(int64(found.GCPercent)), newKnob(found.MemoryLimit)
 	return a
 }
 
@@ -58,50 +64,59 @@ func (a *Applier) read() Setting {
 // wants to know before its next step.
 func (a *Applier) Baseline() Setting {
 	a.adopt()
-	return a.baseline
+	return Setting{int(a.percent.baseline), a.limit.baseline}
 }
 
 // Current returns what was applied last, or by somebody else since.
 func (a *Applier) Current() Setting {
 	a.adopt()
-	return a.now
+	return Setting{int(a.percent.asked), a.limit.asked}
 }
 
-// adopt makes what somebody else has set the baseline.
+// adopt takes notice of what somebody else has set.
 func (a *Applier) adopt() (foreign bool) {
 	found := a.read()
-	if found.GCPercent != a.now.GCPercent {
-		a.baseline.GCPercent, foreign = found.GCPercent, true
-	}
-	if found.MemoryLimit != a.now.MemoryLimit {
-		a.baseline.MemoryLimit, foreign = found.MemoryLimit, true
-	}
-	a.now = found
-	return foreign
+	percent, limit := a.percent.found(int64(found.GCPercent)), a.limit.found(found.MemoryLimit)
+	return percent || limit
 }
 
 // Apply changes what differs from s. If somebody else has changed a setting since
 // the last call it changes nothing and returns false: s was decided without
 // knowing of the new baseline.
+//
+// The percent may be set a little lower, and the limit some bytes: what somebody may
+// have saved is not set again over another baseline, or nobody would see him put it back.
 func (a *Applier) Apply(s Setting) bool {
 	if a.adopt() {
 		return false
 	}
 	s = s.valid()
-	if s.GCPercent != a.now.GCPercent {
-		debug.SetGCPercent(s.GCPercent)
-	}
-	if s.MemoryLimit != a.now.MemoryLimit {
-		debug.SetMemoryLimit(s.MemoryLimit)
-	}
-	a.now = s
+	a.set(s, a.percent.distinct(int64(s.GCPercent)), a.limit.distinct(s.MemoryLimit))
 	return true
+}
+
+// set sets what differs. The runtime tells what it replaces: somebody else may have
+// come in between.
+func (a *Applier) set(asked Setting, percent, limit int64) {
+	if percent != a.percent.now {
+		a.percent.found(int64(debug.SetGCPercent(int(percent))))
+	}
+	a.percent.turn(int64(asked.GCPercent), percent)
+	if limit == a.limit.now {
+		a.limit.asked = asked.MemoryLimit
+		return
+	}
+	a.limit.found(debug.SetMemoryLimit(limit))
+	a.limit.turn(asked.MemoryLimit, limit)
+	// It can be read long before it is changed, which GOGC cannot; and nobody sets
+	// such an odd number by chance.
+	a.limit.keep(false)
 }
 
 // Close puts back the baseline. It may be called again, and Apply after it.
 func (a *Applier) Close() {
-	a.adopt()
-	a.Apply(a.baseline)
+	base := a.Baseline() // and exactly that
+	a.set(base, int64(base.GCPercent), base.MemoryLimit)
 }
 
 // valid brings s into the range of the runtime, so that what is read back later

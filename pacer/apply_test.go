@@ -73,6 +73,103 @@ func TestProcessSomebodyElse(t *testing.T) {
 	assert.Equal(t, Setting{-1, 4 << 30}, actual())
 }
 
+// TestProcessSaveAndPutBack has others use the idiom of the debug package around
+// some work, while a guard ticks.
+func TestProcessSaveAndPutBack(t *testing.T) {
+	was := actual()
+	defer func() { debug.SetGCPercent(was.GCPercent); debug.SetMemoryLimit(was.MemoryLimit) }()
+	base := Setting{100, NoLimit}
+	half := Setting{50, 1 << 30} // what the guard wants
+	for name, c := range map[string]struct {
+		others func(tick func())
+		want   Setting // baseline, and what is there after Close
+	}{
+		"GOGC=off, again and again": {func(tick func()) {
+			for range 3 {
+				func() {
+					defer debug.SetGCPercent(debug.SetGCPercent(-1))
+					tick()
+				}()
+				tick()
+			}
+		}, base},
+		"a memory limit, while ours follows the cgroup": {func(tick func()) {
+			for range 3 {
+				func() {
+					defer debug.SetMemoryLimit(debug.SetMemoryLimit(NoLimit))
+					half.MemoryLimit -= 10 * mib
+					tick()
+				}()
+				tick()
+			}
+		}, base},
+		"a memory limit that was read long before": {func(tick func()) {
+			old := debug.SetMemoryLimit(-1)
+			for range 3 {
+				half.MemoryLimit -= 10 * mib
+				tick()
+			}
+			debug.SetMemoryLimit(4 << 30)
+			tick()
+			debug.SetMemoryLimit(old)
+		}, base},
+		"one in the other, both settings": {func(tick func()) {
+			defer debug.SetMemoryLimit(debug.SetMemoryLimit(4 << 30))
+			tick()
+			defer debug.SetGCPercent(debug.SetGCPercent(-1))
+			tick()
+			func() {
+				defer debug.SetGCPercent(debug.SetGCPercent(300))
+				tick()
+				defer debug.SetMemoryLimit(debug.SetMemoryLimit(3 << 30))
+				tick()
+			}()
+			tick()
+		}, base},
+		"one of two is still at it": {func(tick func()) {
+			func() {
+				debug.SetGCPercent(-1)
+				tick()
+				defer debug.SetGCPercent(debug.SetGCPercent(300))
+				tick()
+			}()
+		}, Setting{-1, NoLimit}},
+		"a wish":          {func(func()) { debug.SetGCPercent(-1); debug.SetMemoryLimit(4 << 30) }, Setting{-1, 4 << 30}},
+		"a wish, refined": {func(tick func()) { debug.SetGCPercent(-1); tick(); debug.SetGCPercent(300) }, Setting{300, NoLimit}},
+		// What was never replaced nobody can put back.
+		"a wish that is what we once set": {func(tick func()) {
+			half.GCPercent = 200
+			tick()
+			half.GCPercent = 50
+			tick()
+			debug.SetGCPercent(200)
+		}, Setting{200, NoLimit}},
+		"a wish that is there already": {func(func()) { debug.SetGCPercent(50) }, base},
+	} {
+		t.Run(name, func(t *testing.T) {
+			debug.SetGCPercent(base.GCPercent)
+			debug.SetMemoryLimit(base.MemoryLimit)
+			half = Setting{50, 1 << 30}
+			a := NewApplier()
+			tick := func() {
+				for a.Baseline(); !a.Apply(half); { // a change of somebody else's first
+				}
+				assert.Equal(t, half, a.Current())
+				is := actual()
+				assert.InDelta(t, half.GCPercent, is.GCPercent, 3)
+				assert.InDelta(t, half.MemoryLimit, is.MemoryLimit, 3)
+			}
+			tick()
+			c.others(tick)
+			assert.Equal(t, c.want, a.Baseline())
+			tick()
+			assert.Equal(t, c.want, a.Baseline())
+			a.Close()
+			assert.Equal(t, c.want, actual())
+		})
+	}
+}
+
 // TestProcessEnvironment has another process find what its environment says.
 func TestProcessEnvironment(t *testing.T) {
 	if os.Getenv("PACER_CHILD") != "" {

@@ -19,11 +19,6 @@ const (
 	// A killed process costs more than unused memory: what was seen is
 	// remembered for minutes.
 	overHalf = 60.0
-	// The runtime stops assists at half of the CPU. From the lower share on a part
-	// of cautionMost is subtracted in advance, at the upper all of it: with a
-	// live heap of 40 % of the limit, heaps ran past their goals by about that then.
-	cautionFrom, cautionFull = 0.35, 0.50
-	cautionMost              = 0.10
 
 	// Of the room above what must stay, this much is kept from the heap at most. Not
 	// half of it: work waits from the middle of the margin on, and under a live heap
@@ -35,10 +30,15 @@ const (
 	headroomMin  = 1 << 20 // memoryLimitMinHeapGoalHeadroom
 )
 
-// learn follows the growth of the usage, and how far the heap runs past its limit.
+// learn follows the growth of the usage, how much of it is not heap, and how far the
+// heap runs past its limit.
 func (g *Governor) learn(r *Reading, dt float64) {
-	now := (float64(r.Usage) - float64(g.prev.Usage)) * marginTicks * max(1, tickLeast.Seconds()/dt)
-	g.arrives = max(now, g.arrives*math.Exp2(-dt/arrivesHalf))
+	most, decay := marginMost*float64(r.Limit), math.Exp2(-dt/arrivesHalf)
+	reaction := marginTicks * max(1, tickLeast.Seconds()/dt)
+	grown := float64(r.Usage) - float64(g.prev.Usage)
+	g.arrives = max(min(grown*reaction, most), g.arrives*decay)
+	grown = min(grown, grown-r.heap()+g.prev.heap())
+	g.others = max(min(grown*reaction, most), g.others*decay)
 
 	// Idle spans above the limit are no overshoot: the scavenger is at them.
 	g.over *= math.Exp2(-dt / overHalf)
@@ -47,6 +47,8 @@ func (g *Governor) learn(r *Reading, dt float64) {
 		g.over = min(max(g.over, beyond), overMost*float64(r.Limit))
 	}
 }
+
+func (r *Reading) heap() float64 { return float64(r.Objects + r.Unused + r.Free) }
 
 // raiseBar keeps the highest memory limit that a cycle still under way, or the one
 // before it, may have been started for: what is above a limit only because that
@@ -82,11 +84,12 @@ func (g *Governor) limit(r *Reading, d *Decision) float64 {
 
 	spare := spareMost * room
 	margin := min(max(marginLeast*limit, g.arrives), marginMost*limit, spare)
-	full := min(max((d.GCShare-cautionFrom)/(cautionFull-cautionFrom), 0), 1)
-	over := max(g.over, cautionMost*limit*full) * g.spiral.effect()
+	over := g.over * g.spiral.effect()
 	d.Margin, d.Over = uint64(margin), uint64(over)
 
-	want := end - margin - over
+	// The heap stops at its goal, however fast it fills; and work that waits does so
+	// from the middle of the margin on.
+	want := end - min(max(marginLeast*limit, g.others, margin/2), marginMost*limit, spare) - over
 	d.LimitReason = whatIsLeft
 	if least := end - spare; want <= least {
 		want, d.LimitReason = least, partOfRoom

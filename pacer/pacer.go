@@ -23,14 +23,16 @@
 // was never faulted in, by itself.
 //
 // The margin covers what arrives within one reaction, three ticks at the present
-// growth of Usage: at least 4 % of Limit, at most 12 %.
+// growth of Usage: at least 4 % of Limit, at most 12 %. Where it is heap that grows
+// the memory limit leaves half of that: however fast a heap fills, it stops at its
+// goal. Stacks and what is not Go's do not.
 //
-// The Go memory limit is soft. When the collector has taken half of the CPU for
-// about a second, the runtime stops making allocating goroutines help it
-// (gcCPULimiter in runtime/mgclimit.go, gcAssistAlloc in mgcmark.go), and the heap
-// runs past any goal by what is allocated while one cycle marks. How far was seen
-// is subtracted; when the collector comes close to half of the CPU, some of it in
-// advance.
+// Nor does the heap always: the Go memory limit is soft. When the collector has taken
+// half of the CPU for about a second, the runtime stops making allocating goroutines
+// help it (gcCPULimiter in runtime/mgclimit.go, gcAssistAlloc in mgcmark.go), and the
+// heap runs past any goal by what is allocated while one cycle marks. How far was
+// seen is subtracted, and nothing in advance: each byte less makes the collector
+// work more, and would bring about what it is meant for.
 //
 // And a limit cannot free what lives. A collection whose goal is what must stay
 // gains nothing and runs again at once, until the runtime gives up helping. So
@@ -136,6 +138,7 @@ type Governor struct {
 	last    Decision
 	prev    Reading
 	arrives float64 // bytes in one reaction, a decaying maximum
+	others  float64 // of them, those that are no heap
 	over    float64 // bytes past the memory limit, a decaying maximum
 	bars    [2]float64
 	lives   lives
@@ -181,7 +184,7 @@ func (g *Governor) Step(r *Reading) Decision {
 		g.prev.Time, g.higher, dt = r.Time, rise{}, tickLeast
 	}
 	if !g.started || dt > time.Minute { // suspended, or the guard was blind for long
-		g.prev, g.arrives, dt = *r, 0, tickMost
+		g.prev, g.arrives, g.others, dt = *r, 0, 0, tickMost
 		g.higher = rise{}
 	}
 	g.lives.step(r)

@@ -98,25 +98,36 @@ func TestMargin(t *testing.T) {
 	for name, c := range map[string]struct {
 		every time.Duration
 		grows float64 // bytes between two readings
+		heap  float64 // of them
 		want  float64
+		below float64 // the end: the memory limit
 	}{
-		"nothing grows":          {10 * time.Millisecond, 0, 0.04 * limit},
-		"shrinks":                {10 * time.Millisecond, -5 * mib, 0.04 * limit},
-		"little arrives":         {10 * time.Millisecond, 1 * mib, 0.04 * limit},
-		"three ticks of much":    {10 * time.Millisecond, 6 * mib, 18 * mib},
-		"more than may be kept":  {10 * time.Millisecond, 20 * mib, 0.12 * limit},
-		"a slow tick":            {500 * time.Millisecond, 6 * mib, 18 * mib},
-		"looked at too often":    {time.Millisecond, 0.6 * mib, 18 * mib},
-		"slow growth, slow tick": {time.Second, 1 * mib, 0.04 * limit},
+		"nothing grows":          {10 * time.Millisecond, 0, 0, 0.04 * limit, 0.04 * limit},
+		"shrinks":                {10 * time.Millisecond, -5 * mib, 0, 0.04 * limit, 0.04 * limit},
+		"little arrives":         {10 * time.Millisecond, 1 * mib, 0, 0.04 * limit, 0.04 * limit},
+		"three ticks of much":    {10 * time.Millisecond, 6 * mib, 0, 18 * mib, 18 * mib},
+		"more than may be kept":  {10 * time.Millisecond, 20 * mib, 0, 0.12 * limit, 0.12 * limit},
+		"a slow tick":            {500 * time.Millisecond, 6 * mib, 0, 18 * mib, 18 * mib},
+		"looked at too often":    {time.Millisecond, 0.6 * mib, 0, 18 * mib, 18 * mib},
+		"slow growth, slow tick": {time.Second, 1 * mib, 0, 0.04 * limit, 0.04 * limit},
+		// A goal bounds the heap, and nothing else.
+		"heap":                   {10 * time.Millisecond, 6 * mib, 6 * mib, 18 * mib, 0.04 * limit},
+		"much heap":              {10 * time.Millisecond, 20 * mib, 20 * mib, 0.12 * limit, 0.06 * limit},
+		"heap and stacks":        {10 * time.Millisecond, 26 * mib, 20 * mib, 0.12 * limit, 18 * mib},
+		"stacks from freed heap": {10 * time.Millisecond, 0, -20 * mib, 0.04 * limit, 0.04 * limit},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := Governor{Baseline: found(100, NoLimit)}
 			r := calm()
+			r.Mapped, r.Objects, r.Usage = 200*mib, 180*mib, 210*mib // near: no change is too small
 			g.Step(&r)
 			r.Time, r.Usage = r.Time.Add(c.every), uint64(float64(r.Usage)+c.grows)
-			r.Mapped = uint64(float64(r.Mapped) + c.grows)
-			assert.InDelta(t, c.want, g.Step(&r).Margin, 0.2*mib)
+			r.Mapped, r.Objects = uint64(float64(r.Mapped)+c.grows), uint64(float64(r.Objects)+c.heap)
+			d := g.Step(&r)
+			assert.InDelta(t, c.want, d.Margin, 0.2*mib)
+			end := r.Mapped + r.Limit - r.Usage
+			assert.InDelta(t, float64(end)-c.below, d.MemoryLimit, 0.2*mib)
 		})
 	}
 }
@@ -235,8 +246,15 @@ func TestSpiral(t *testing.T) {
 func TestIneffectiveCollectionsBackOff(t *testing.T) {
 	t.Parallel()
 	r := near()
-	r.Live, r.Goal = 170*mib, 180*mib
+	r.Live, r.Goal, r.Usage = 170*mib, 180*mib, 230*mib
 	g := Governor{Baseline: found(100, NoLimit)}
+	g.Step(&r)
+	r.Time = r.Time.Add(100 * time.Millisecond)
+	back := r
+	r.Mapped, r.Objects, r.Usage = 250*mib, 235*mib, 255*mib // it has run past its limit
+	require.NotZero(t, g.Step(&r).Over)
+	r = back
+	r.Time = r.Time.Add(100 * time.Millisecond)
 	var over []uint64
 	for range 6 {
 		over = append(over, g.Step(&r).Over)
