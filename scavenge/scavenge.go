@@ -170,6 +170,7 @@ type Releaser struct {
 	alloc         meter // bytes allocated
 	others        meter // usage that is not ours
 	own           meter // resident anonymous bytes of ours
+	outside       outside
 	beyond        meter // of them, outside the runtime
 	cycles        uint64
 	stacksAtCycle uint64 // when the last cycle was seen
@@ -262,9 +263,20 @@ func (r *Releaser) watch(in *Reading) {
 		rate, known := r.others.rate()
 		r.filling = known && r.now >= r.nextFill && share >= fillLeast && rate*neighbourHorizon.Seconds() >= float64(c.Limit-min(c.Limit, c.Usage))
 		if in.Heap != nil {
-			r.beyond.step(r.now, float64(c.Own)-float64(in.Heap.Mapped))
+			r.beyond.step(r.now, float64(r.outside.step(c.Own, in.Heap.Mapped)))
 		}
 	}
+}
+
+// outside tells how much of what is resident is not the runtime's, at the least. The
+// kernel does not say whose a page is, and Go touches what it has mapped when it
+// needs it, so what becomes resident is Go's as long as that has pages left to touch.
+type outside struct{ own, touched uint64 }
+
+func (o *outside) step(own, mapped uint64) (bytes uint64) {
+	o.touched = min(o.touched+own-min(own, o.own), own, mapped) // no overflow: it was o.own at most
+	o.own = own
+	return own - o.touched
 }
 
 // Account returns what releases have cost and gained so far.

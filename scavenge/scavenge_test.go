@@ -53,6 +53,7 @@ type world struct {
 	inUse  curve   // on stacks
 	other  curve   // other processes
 	c      curve   // outside the Go heap
+	fresh  curve   // of the heap, mapped and never touched
 	class  func(t float64) Class
 
 	percent  float64 // GOGC; 0 is off
@@ -61,6 +62,7 @@ type world struct {
 	tick     float64 // 0 is 0.1
 	dry      bool    // releases are planned and not done
 	blind    func(t float64) bool
+	see      func(n int, in *Reading) // what becomes of the n-th reading
 }
 
 // life is what came of it.
@@ -68,6 +70,7 @@ type life struct {
 	releases []float64
 	grades   []Grade // distinct ones, in order
 	changes  int     // of grade
+	changed  float64 // when last
 	percents int     // changes of GC percent asked for
 	peak     float64 // of usage
 	usage    float64 // at the end
@@ -94,7 +97,7 @@ func (l *life) perMinute() (most int) {
 func none(float64) float64 { return 0 }
 
 func (w world) run(seconds float64) life {
-	for _, c := range []*curve{&w.live, &w.alloc, &w.stacks, &w.inUse, &w.other, &w.c} {
+	for _, c := range []*curve{&w.live, &w.alloc, &w.stacks, &w.inUse, &w.other, &w.c, &w.fresh} {
 		if *c == nil {
 			*c = none
 		}
@@ -105,7 +108,7 @@ func (w world) run(seconds float64) life {
 	const took = 0.1
 	l := life{reasons: map[Trigger]string{}, held: map[Held]int{}, r: new(Releaser), grades: []Grade{Observe}}
 	marked, garbage, free, stacks, allocated := w.live(0), 0.0, 0.0, 0.0, 0.0
-	cycles, scan, percent := uint64(1), 0.0, 0
+	cycles, scan, percent, n := uint64(1), 0.0, 0, 0
 	ends := math.Inf(1)
 	var outcome *Outcome
 	collect := func(t float64) {
@@ -143,7 +146,8 @@ func (w world) run(seconds float64) life {
 			collect(t)
 		}
 		mapped := live + garbage + free + stacks
-		usage := mapped + w.other(t) + w.c(t)
+		own := mapped - min(mapped, w.fresh(t)) + w.c(t)
+		usage := own + w.other(t)
 		l.peak, l.usage = max(l.peak, usage), usage
 		in := Reading{
 			Time: time.Unix(0, int64(t*1e9)),
@@ -160,7 +164,7 @@ func (w world) run(seconds float64) life {
 			in.Heap.Goal = 8946670875745192805
 		}
 		if w.limit > 0 {
-			in.Cgroup = &Cgroup{Limit: uint64(w.limit * mb), Usage: uint64(usage * mb), Own: uint64((mapped + w.c(t)) * mb)}
+			in.Cgroup = &Cgroup{Limit: uint64(w.limit * mb), Usage: uint64(usage * mb), Own: uint64(own * mb)}
 		}
 		if w.class != nil {
 			*in.Class = w.class(t)
@@ -168,10 +172,14 @@ func (w world) run(seconds float64) life {
 		if w.blind != nil && w.blind(t) {
 			in.Heap, in.Cgroup, in.Class = nil, nil, nil
 		}
+		if n++; w.see != nil {
+			w.see(n, &in)
+		}
 		p := l.r.Step(&in)
 		l.plan = p
 		if p.Changed {
 			l.changes++
+			l.changed = t
 			l.grades = append(l.grades, p.Grade)
 		}
 		if p.GCPercent != percent {
@@ -342,6 +350,22 @@ func TestNonHeap(t *testing.T) {
 	assert.NotEmpty(t, l.releases)
 	assert.LessOrEqual(t, len(l.releases), 4)
 	assert.Contains(t, l.reasons[NonHeap], "outside the heap grows")
+
+	// Go touches what it has mapped before: the same for the kernel.
+	w = world{limit: 256, live: constant(40), alloc: constant(100), percent: 490, tick: 0.01}
+	w.fresh = func(t float64) float64 { return max(0, 120-12*t) }
+	l = w.run(30)
+	assert.NotContains(t, l.reasons, NonHeap)
+	assert.Empty(t, l.releases, "%v", l.reasons)
+	// So it does, two seconds late, beside C memory that stands still or shrinks.
+	w = world{limit: 340, live: constant(40), alloc: constant(100).until(1.8).plus(constant(5)), percent: 1000, tick: 0.01}
+	w.fresh = func(t float64) float64 { return 5 * (2 - math.Abs(2-math.Mod(t, 4))) }
+	for name, c := range map[string]curve{"stands": constant(20), "shrinks": func(t float64) float64 { return 20 - t }} {
+		w.c = c
+		l = w.run(16)
+		assert.NotContains(t, l.reasons, NonHeap, name)
+		assert.Greater(t, l.peak, nearEnter*w.limit, name)
+	}
 }
 
 // What stays sheds load, with hysteresis; it brings no release and no lower percent.

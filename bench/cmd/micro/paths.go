@@ -66,6 +66,12 @@ var paths = []path{
 		ours: "this-ns", theirs: "procfs-ns", ratio: "procfs/this",
 	},
 	{
+		Name: "a record into the black box", Peer: "pwrite of the same", // at most 1 us is promised
+		pkg: "memguard/evidence", bench: "BenchmarkBox",
+		ours: "ns/record", theirs: "ns/pwrite", ratio: "pwrite/record",
+		allocs: figure{"BenchmarkBox", "allocs/record"},
+	},
+	{
 		Name: "gctrace lines", Peer: "a regular expression",
 		pkg: "pacer/gctrace", bench: "BenchmarkRegexp",
 		ours: "reader-MB/s", theirs: "regexp-MB/s", ratio: "x-faster",
