@@ -35,6 +35,7 @@ type proof struct {
 	tracedAt time.Time
 	profiles *evidence.Profiles
 	planner  evidence.Planner
+	cycles   evidence.Cycles
 	ask      ID // the finding that asks for profiles
 
 	box     *evidence.Box
@@ -72,13 +73,18 @@ func (p *proof) open() {
 	}
 }
 
+// close waits for a second, if the disk hangs.
 func (p *proof) close() {
-	if p.recorder != nil {
-		p.recorder.Close() // waits for a save under way
-	}
-	if p.box != nil {
-		_ = p.box.Close()
-	}
+	box := p.box
+	_, _ = atMost(time.Second, func() (_ struct{}, err error) {
+		if box != nil {
+			err = box.Close()
+		}
+		if p.recorder != nil {
+			p.recorder.Close() // waits for a save under way
+		}
+		return struct{}{}, err
+	})
 }
 
 func (p *proof) lost(what string, err error) {
@@ -161,6 +167,7 @@ func (p *proof) step(s *Sample) {
 	if p.profiles == nil {
 		return
 	}
+	p.look(&s.Runtime)
 	limit, _ := bounded(s.Cgroup.Limit)
 	used, ok := s.Cgroup.undroppable().Get()
 	if !ok {
@@ -184,11 +191,23 @@ func (p *proof) step(s *Sample) {
 	p.capture(plan, s)
 }
 
-// capture takes profiles, with the ledger and the findings beside them.
+// look keeps what a capture's report tells of the last collections.
+func (p *proof) look(r *Runtime) {
+	_, ok := plus(r.Cycles, r.Objects, r.Live).Get()
+	if ok && r.Goal.ok && r.GCCPU.ok && r.CPU.ok {
+		p.cycles.Step(&evidence.Collector{
+			Cycles: r.Cycles.v, Objects: r.Objects.v, Live: r.Live.v, Goal: r.Goal.v, GCCPU: r.GCCPU.v, CPU: r.CPU.v,
+		})
+	}
+}
+
+// capture takes profiles, with the ledger, the findings and the last collections
+// beside them.
 func (p *proof) capture(plan evidence.Plan, s *Sample) bool {
 	now := *s
 	now.Blind = slices.Clone(s.Blind)
 	report := newReport(&now, p.g.judge, 0)
+	cycles, _ := p.cycles.AppendText([]byte("\n"))
 	var about Finding
 	for _, f := range report.Findings {
 		if f.ID == p.ask {
@@ -198,6 +217,7 @@ func (p *proof) capture(plan evidence.Plan, s *Sample) bool {
 	if !p.g.aside("capture", true, func() func() {
 		var text bytes.Buffer
 		_ = Text{}.Report(&text, report)
+		text.Write(cycles)
 		c, err := p.profiles.Capture(plan, evidence.Attachment{Name: "report.txt", Content: text.Bytes()})
 		return func() {
 			for _, path := range c.Paths {

@@ -166,10 +166,10 @@ func goneBoxes(dir, service string) (gone []string, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	for _, e := range slices.Backward(entries) {
+	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		if strings.HasPrefix(e.Name(), ".tmp-"+boxPrefix) {
-			removeStale(path)
+			removeAbandoned(path)
 			continue
 		}
 		if of, ok := boxOf(e.Name()); !ok || of != service {
@@ -179,6 +179,8 @@ func goneBoxes(dir, service string) (gone []string, err error) {
 			gone = append(gone, path)
 		}
 	}
+	gone = futureFirst(gone, boxPrefix, time.Now())
+	slices.Reverse(gone)
 	return gone, nil
 }
 
@@ -194,14 +196,6 @@ func pruneBoxes(dir, service string, keep int) error {
 		_ = os.Remove(path)
 	}
 	return nil
-}
-
-// removeStale removes what was left of a box by a process that was killed while
-// it made it. A young one may be another process's that is at it now.
-func removeStale(path string) {
-	if st, err := os.Lstat(path); err == nil && time.Since(st.ModTime()) > time.Hour {
-		_ = os.Remove(path)
-	}
 }
 
 // worth is 2 for the box of a process that died, 1 for one that was closed and 0

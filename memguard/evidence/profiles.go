@@ -54,10 +54,10 @@ type Profiles struct {
 	heapTime, perGTime atomic.Int64  // nanoseconds
 }
 
-// Attachment is a file that goes with a capture: the ledger, the last lines of
-// gctrace.
+// Attachment is a file that goes with a capture: a report with the ledger and the
+// last [Cycles].
 type Attachment struct {
-	Name    string // such as "ledger.json"
+	Name    string // such as "report.txt"
 	Content []byte
 }
 

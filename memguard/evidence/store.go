@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,11 +23,13 @@ import (
 	"time"
 )
 
-// Store is a directory that never holds more than so many files and bytes, and
-// never fills its disk. Files that were put under the same time are a series:
-// they are kept or removed together, the oldest first. The last series is the last
-// to go, and then from its middle: what is compared is its first and its last.
-// Other files in the directory are not touched.
+// Store is a directory that never holds more than so many files and bytes, beside
+// the one that is being written, and never fills its disk. Files that were put under
+// the same time are a series: they are kept or removed together, the oldest first.
+// The last series is the last to go, and then from its middle: what is compared is
+// its first and its last. Times to come are those of a clock that was set back
+// since, and count as older than all others. Other files in the directory are not
+// touched.
 type Store struct {
 	Dir      string // made with mode 0700 if it is not there
 	MaxFiles int    // 0 is 16
@@ -42,6 +45,8 @@ const (
 	defaultSpare = 16 << 20
 	// prefix begins the names of the store's own files.
 	prefix = "memguard-"
+	// tempPrefix begins those that are being written.
+	tempPrefix = ".tmp-" + prefix
 	// stamp sorts by time, and is a file name everywhere.
 	stamp = "20060102T150405.000000000Z"
 )
@@ -72,6 +77,7 @@ func (s *Store) PutAt(series time.Time, name string, write func(io.Writer) error
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return "", fmt.Errorf("evidence: %w", err)
 	}
+	s.sweep()
 	bound := &limited{left: s.maxBytes(), full: ErrFull}
 	if free, ok := freeDisk(s.Dir); ok {
 		spare := cmp.Or(s.Spare, defaultSpare)
@@ -82,23 +88,46 @@ func (s *Store) PutAt(series time.Time, name string, write func(io.Writer) error
 			bound.left, bound.full = free-spare, ErrDisk
 		}
 	}
-	f, err := os.CreateTemp(s.Dir, ".tmp-"+prefix) // mode 0600
+	f, err := os.CreateTemp(s.Dir, tempPrefix) // mode 0600
 	if err != nil {
 		return "", fmt.Errorf("evidence: %w", err)
 	}
 	defer os.Remove(f.Name()) // gone already if all went well
+	hold(f)                   // while it is empty: see sweep
 	bound.w = f
 	err = write(bound)
-	if err := cmp.Or(err, f.Sync(), f.Close()); err != nil {
+	if err := cmp.Or(err, f.Sync()); err != nil {
 		f.Close()
 		return "", fmt.Errorf("evidence: %s: %w", name, err)
 	}
 	path = filepath.Join(s.Dir, prefix+series.UTC().Format(stamp)+"-"+name)
-	if err := os.Rename(f.Name(), path); err != nil {
-		return "", fmt.Errorf("evidence: %w", err)
+	if err := publish(f, path); err != nil {
+		return "", fmt.Errorf("evidence: %s: %w", name, err)
 	}
-	return path, s.prune(path)
+	return path, s.prune(path, series)
 }
+
+// sweep removes what a write left behind that was killed. A service that dies of
+// each capture would else fill the disk.
+func (s *Store) sweep() {
+	entries, _ := os.ReadDir(s.Dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), tempPrefix) {
+			removeAbandoned(filepath.Join(s.Dir, e.Name()))
+		}
+	}
+}
+
+// removeAbandoned removes a temporary file that nobody writes any more.
+func removeAbandoned(path string) {
+	if st, err := os.Lstat(path); err == nil && abandoned(path, st) {
+		_ = os.Remove(path)
+	}
+}
+
+// old says whether a temporary file is nobody's any more where no lock tells. One of
+// a time to come is: the clock was set back.
+func old(st fs.FileInfo) bool { return time.Since(st.ModTime()).Abs() > time.Hour }
 
 // Files lists the store's files, the oldest series first.
 func (s *Store) Files() ([]string, error) {
@@ -127,19 +156,17 @@ func PutTime(path string) (time.Time, bool) {
 }
 
 // prune removes what is beyond the bounds, but never the file that was written
-// just now, and what a write left behind that was killed.
-func (s *Store) prune(written string) error {
-	left, _ := filepath.Glob(filepath.Join(s.Dir, ".tmp-"+prefix+"*"))
-	for _, name := range left {
-		// A young one may be another process's that shares the directory.
-		if st, err := os.Lstat(name); err == nil && time.Since(st.ModTime()) > time.Hour {
-			_ = os.Remove(name)
-		}
-	}
+// just now, under the time of its series.
+func (s *Store) prune(written string, series time.Time) error {
 	names, err := s.Files()
 	if err != nil {
 		return err
 	}
+	now := time.Now()
+	if series.After(now) { // the clock was set back amid it
+		now = series
+	}
+	names = futureFirst(names, prefix, now)
 	var sum int64
 	sizes := map[string]int64{}
 	for _, name := range names {
@@ -164,7 +191,21 @@ func (s *Store) prune(written string) error {
 	return errors.Join(errs...)
 }
 
-// expendable puts sorted names into the order in which they may go, in groups
+// futureFirst puts files of a time later than now before the others, given in the
+// order of their names: the prefix, then the time.
+func futureFirst(names []string, prefix string, now time.Time) []string {
+	last := prefix + now.UTC().Format(stamp)
+	first := slices.IndexFunc(names, func(name string) bool {
+		name = filepath.Base(name)
+		return name[:min(len(last), len(name))] > last
+	})
+	if first < 0 {
+		return names
+	}
+	return slices.Concat(names[first:], names[:first])
+}
+
+// expendable puts names, sorted by age, into the order in which they may go, in groups
 // that go together. The one that was written last stays.
 func expendable(names []string, written string) (groups [][]string) {
 	series := grouped(names, func(name string) string { return name[:min(len(prefix)+len(stamp), len(name))] })
@@ -201,7 +242,7 @@ func expendable(names []string, written string) (groups [][]string) {
 	return groups
 }
 
-// grouped divides sorted names where the key of their last element changes.
+// grouped divides names where the key of their last element changes.
 func grouped(names []string, key func(name string) string) (groups [][]string) {
 	was := ""
 	for _, name := range names {

@@ -79,16 +79,17 @@ func TestStoreRemovesWhatAKilledWriteLeft(t *testing.T) {
 	t.Parallel()
 	s := &Store{Dir: t.TempDir()}
 	old, young, other := filepath.Join(s.Dir, ".tmp-memguard-1"), filepath.Join(s.Dir, ".tmp-memguard-2"), filepath.Join(s.Dir, "notes")
-	for _, name := range []string{old, young, other} {
+	for _, name := range []string{old, other} {
 		require.NoError(t, os.WriteFile(name, []byte("x"), 0o600))
 	}
+	require.NoError(t, os.WriteFile(young, nil, 0o600))
 	past := time.Now().Add(-2 * time.Hour)
 	require.NoError(t, os.Chtimes(old, past, past))
 	require.NoError(t, os.Chtimes(other, past, past))
 	_, err := s.Put("x", text("x"))
 	require.NoError(t, err)
 	assert.NoFileExists(t, old)
-	assert.FileExists(t, young, "it may be another process's")
+	assert.FileExists(t, young, "it may be another process's, made just now")
 	assert.FileExists(t, other, "it is not the store's")
 }
 
@@ -116,7 +117,7 @@ func names(t *testing.T, s *Store) (short []string) {
 func TestStoreKeepsTheLastSeries(t *testing.T) {
 	t.Parallel()
 	s := &Store{Dir: t.TempDir(), MaxFiles: 6}
-	begin := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
+	begin := time.Now().Add(-24 * time.Hour)
 	put := func(series int, names ...string) {
 		for _, name := range names {
 			_, err := s.PutAt(begin.Add(time.Duration(series)*time.Hour), name, text("x"))
@@ -147,4 +148,39 @@ func TestStoreKeepsTheLastSeries(t *testing.T) {
 	_, err := s.PutAt(begin, "old clock", text("x"))
 	require.NoError(t, err)
 	assert.Equal(t, []string{"old clock"}, names(t, s), "what was written just now is never removed")
+}
+
+// What a clock has left that was ahead goes first, also when it was set back amid a
+// ramp-up.
+func TestStoreAfterAClockSetBack(t *testing.T) {
+	t.Parallel()
+	s := &Store{Dir: t.TempDir()}
+	put := func(series time.Time, from, to int) {
+		for n := from; n <= to; n++ {
+			for _, name := range []string{"report.txt", heapFile, goroutineFile} {
+				_, err := s.PutAt(series, fmt.Sprintf("%03d-%02dpct-%s", n, 50+n, name), text("x"))
+				require.NoError(t, err)
+			}
+		}
+	}
+	future := time.Now().Add(240 * time.Hour)
+	put(future, 1, 3)
+	put(future.Add(time.Hour), 1, 2)
+	put(future, 4, 6)
+	files, err := s.Files()
+	require.NoError(t, err)
+	pairs := Pairs(files)
+	require.Len(t, pairs, 1)
+	assert.True(t, pairs[0].Base.Series.Equal(future), "its series is the last one, whatever the clock says")
+	assert.Equal(t, [2]int{1, 6}, [2]int{pairs[0].Base.Number, pairs[0].Later.Number})
+
+	now := time.Now()
+	put(now, 1, 4)
+	files, err = s.Files()
+	require.NoError(t, err)
+	assert.Len(t, files, 12)
+	pairs = Pairs(files)
+	require.Len(t, pairs, 1)
+	assert.True(t, pairs[0].Base.Series.Equal(now))
+	assert.Equal(t, [2]int{1, 4}, [2]int{pairs[0].Base.Number, pairs[0].Later.Number})
 }
