@@ -25,10 +25,11 @@ func (h *hand) ask() {
 }
 
 // poll asks the breaker whenever that is wanted, until the guard ends or the
-// breaker panics: it would do so a hundred times a second.
+// breaker panics, or ends the goroutine: it would do so a hundred times a second.
 func (h *hand) poll() {
+	ended := false
 	defer func() {
-		if p := recover(); p != nil {
+		if p := recover(); p != nil || !ended {
 			h.g.locked(func() {
 				h.g.note(panicked("breaker state", p))
 				h.governor.Table = nil
@@ -43,6 +44,7 @@ func (h *hand) poll() {
 		case <-h.asked:
 			h.state.Store(uint32(h.breaker()))
 		case <-h.g.ctx.Done():
+			ended = true
 			return
 		}
 	}
@@ -66,6 +68,9 @@ func (h *hand) observe() {
 		why := "how much cannot be freed is not known"
 		if h.known {
 			why = fmt.Sprintf("what cannot be freed is %.0f %% of the limit", 100*h.level())
+		}
+		if h.limiter == nil && h.shedding.undo != nil {
+			why = h.decision.Reason
 		}
 		h.g.note(Event{Kind: Applied, Action: Action{Name: SetBreaker, From: int64(h.memoryIs), To: int64(is), Reason: why}})
 		h.memoryIs = is

@@ -56,8 +56,19 @@ type Config struct {
 	GCBudget float64
 
 	// OnSpiral is what is done when the live heap is so near the limit that
-	// collecting helps no longer; the zero value sheds load.
+	// collecting helps no longer. The zero value sheds load: Shed refuses what does
+	// not fit, and where the memory limit is the user's own and not what the cgroup
+	// leaves, a share of all work but that of high priority: it rises by 10 % a
+	// second up to 90 % while the collector takes more than GCBudget, and falls by
+	// 5 % a second otherwise. Without Shed, MemoryBreaker is half-open meanwhile;
+	// without either it is told that nobody sheds. Exit ends the process, with
+	// evidence, when a spiral has stood for five seconds, or at once when it leaves no
+	// time: 15 % of the limit is left beside what cannot be freed, or that grows.
 	OnSpiral pacer.OnSpiral
+
+	// ClassObjects is how many outstanding objects of one size class that grows are
+	// worth a finding (sizeclass-growth), and a line in the log; 0 is 500,000.
+	ClassObjects uint64
 
 	// Shed is the service's limiter: the guard tells it how much room there is. An
 	// order may have it refuse a part of the work (ShedLoad).

@@ -125,8 +125,8 @@ func (gcOffNoLimit) step(s *Sample) verdict {
 	if !ok {
 		return blindly("the Go memory limit is unknown")
 	}
-	if percent >= 0 || goLimit < Unlimited {
-		return clearly()
+	if percent >= 0 || goLimit < Unlimited || s.Paced {
+		return clearly() // the guard sets a limit, in the tick that this sample begins if it has not yet
 	}
 	v := verdict{state: found, severity: Warning}
 	if limit, ok := bounded(s.Cgroup.Limit); ok {

@@ -3,6 +3,7 @@
 package memguard
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 // for a part of that after it has ended. A cache that has filled is not to be
 // called a leak for as long, so it must also grow now.
 type sizeclassGrowth struct {
+	objects uint64 // outstanding in one class that are worth a finding; 0 is sizeclassObjects
 	tracker sizeclass.Tracker
 	at      time.Time          // of the last look that was taken
 	growing []sizeclass.Growth // the tracker's
@@ -23,7 +25,7 @@ type sizeclassGrowth struct {
 }
 
 const (
-	sizeclassObjects = 500_000 // outstanding in one class
+	sizeclassObjects = 500_000 // outstanding in one class, where Config.ClassObjects says nothing
 	// A cache that fills for the first time grows like a leak. It is a warning when
 	// it has been going on for that long, and has added a good part of what is there.
 	sizeclassLong  = 3 * time.Minute
@@ -57,12 +59,21 @@ func (d *sizeclassGrowth) step(s *Sample) verdict {
 	return v
 }
 
+// classObjects sets how many outstanding objects of one class are worth a finding.
+func (j *Judge) classObjects(n uint64) {
+	for i := range j.watched {
+		if d, ok := j.watched[i].detector.(*sizeclassGrowth); ok {
+			d.objects = n
+		}
+	}
+}
+
 // follow takes the fastest of the large classes that grow.
 func (d *sizeclassGrowth) follow(c *sizeclass.Classes) {
 	before := d.most.Min
 	d.most = sizeclass.Growth{}
 	for _, g := range d.growing { // the largest rate first
-		if g.Objects >= sizeclassObjects {
+		if g.Objects >= cmp.Or(d.objects, sizeclassObjects) {
 			d.most = g
 			break
 		}

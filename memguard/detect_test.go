@@ -207,3 +207,13 @@ func TestFindingText(t *testing.T) {
 		}
 	}
 }
+
+// GOGC=off without a limit is no finding where a guard is about to set one.
+func TestCollectorOffUnderAGuard(t *testing.T) {
+	t.Parallel()
+	for paced, want := range map[bool]state{false: found, true: fine} {
+		s := healthy(0)
+		s.Runtime.GCPercent, s.Runtime.MemoryLimit, s.Paced = Known[int64](-1), Known[uint64](Unlimited), paced
+		assert.Equal(t, want, gcOffNoLimit{}.step(s).state, "paced: %v", paced)
+	}
+}

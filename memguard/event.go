@@ -51,7 +51,7 @@ const (
 	Compact        ActionName = "compact"        // the service's own hook against fragmentation
 	Capture        ActionName = "capture"        // profiles to the evidence store
 	SetBreaker     ActionName = "breaker"        // of Config.MemoryBreaker: From and To are a pacer.State
-	ShedLoad       ActionName = "shed"           // the guard's own: the limiter refuses what does not fit, To is 1, 0 is that it no longer does; ordered: From and To are percent of the work
+	ShedLoad       ActionName = "shed"           // the guard's own: the limiter refuses what does not fit, or in a spiral a share of all, To is 1, 0 is that it no longer does; ordered: From and To are percent of the work
 	Exit           ActionName = "exit"           // end the process, as configured
 )
 

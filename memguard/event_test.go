@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/memguard/memguard-go/pacer"
 )
 
 // diary keeps the events of a guard.
@@ -258,4 +262,68 @@ func TestProcessIntentBeforeEffect(t *testing.T) {
 	es = g.Events(t.Context(), 0)
 	assert.Less(t, at(es, Planned, SetGCPercent), e.Seq)
 	assert.NotZero(t, at(es, Planned, SetGCPercent))
+}
+
+// exitingLog is a handler that ends the goroutine, as one of a test does by t.FailNow.
+type exitingLog struct{ slog.Handler }
+
+func (exitingLog) Enabled(context.Context, slog.Level) bool  { return true }
+func (exitingLog) Handle(context.Context, slog.Record) error { runtime.Goexit(); return nil }
+
+// A callback that ends its goroutine hears of the next event in another, and of each
+// it is told that it was lost.
+func TestTellingOutlivesGoexit(t *testing.T) {
+	t.Parallel()
+	for name, log := range map[string]*slog.Logger{"callback": nil, "callback and log": slog.New(exitingLog{slog.DiscardHandler})} {
+		var d diary
+		g := Start(Config{DryRun: true, Logger: log, Event: func(e Event) {
+			d.write(e)
+			if e.Seq%3 == 0 {
+				runtime.Goexit()
+			}
+		}})
+		for range 50 {
+			_, err := g.Do(Order{Action: SetGCPercent, To: 50, Reason: "a test"})
+			require.NoError(t, err)
+		}
+		require.NoError(t, g.Close())
+		kept, _, _ := g.journal.since(0)
+		require.GreaterOrEqual(t, len(kept), 50, name)
+		require.Equal(t, len(kept), len(d.events), name)
+		lost := map[string]int{}
+		for i, e := range d.events {
+			require.EqualValues(t, i+1, e.Seq, name)
+			if e.Kind == Lost {
+				lost[e.Blind.What]++
+				assert.Equal(t, "it has ended its goroutine (runtime.Goexit)", e.Blind.Why)
+			}
+		}
+		assert.Greater(t, lost[callback], 10, name)
+		if log != nil {
+			assert.Equal(t, 1, lost["log"], "told once")
+		}
+	}
+}
+
+// Nor do what is done aside and the breaker end in silence by it.
+func TestProcessGoexitElsewhereIsTold(t *testing.T) {
+	g := Start(Config{Compact: runtime.Goexit, Breaker: func() pacer.State { runtime.Goexit(); return pacer.Closed }})
+	defer g.Close()
+	_, err := g.Do(Order{Action: Compact, Reason: "a test"})
+	require.NoError(t, err)
+	lost := map[string]string{}
+	for after := uint64(0); len(lost) < 2; {
+		es := g.Events(t.Context(), after)
+		require.NotEmpty(t, es)
+		after = es[len(es)-1].Seq
+		for _, e := range es {
+			if e.Kind == Lost && strings.Contains(e.Blind.Why, "Goexit") {
+				lost[e.Blind.What] = e.Blind.Why
+			}
+		}
+	}
+	assert.Contains(t, lost, "breaker state")
+	assert.Contains(t, lost, string(Compact))
+	_, err = g.Do(Order{Action: Compact, Reason: "a test"})
+	assert.NoError(t, err, "it is not under way any more")
 }

@@ -202,7 +202,7 @@ var docs = []Doc{
 		ID:     "sizeclass-growth",
 		Means:  "Objects of one size pile up: each collection leaves more of them than the one before.",
 		Signal: "objects allocated and not freed by size (/gc/heap/allocs-by-size less /gc/heap/frees-by-size), the lowest of each round of looks, of which one follows a completed cycle",
-		Raised: "info at 500,000 objects in a class that has grown through two cycles and more, and does so now; warning when that goes on for three minutes and has added a quarter",
+		Raised: "info at 500,000 objects (`Config.ClassObjects`) in a class that has grown through two cycles and more, and does so now; warning when that goes on for three minutes and has added a quarter",
 		Remedy: "Compare two heap profiles with pprof -base and -sample_index=inuse_objects: the type of this size that grew is the lead. If it is a cache, bound it.",
 	},
 	{

@@ -279,6 +279,32 @@ func TestSizeclassGrowthCurves(t *testing.T) {
 	}
 }
 
+// How many objects are worth a finding is one setting, of the detector and of the
+// releaser; 500,000 where it says nothing.
+func TestClassObjects(t *testing.T) {
+	t.Parallel()
+	for set, want := range map[uint64]uint64{0: 500_000, 1000: 1000} {
+		h := handOf(Config{ClassObjects: set})
+		h.g.judge.classObjects(set)
+		assert.Equal(t, want, h.releaser.ClassObjects)
+		least := 0.0
+		for sec := 0.0; sec < 300 && least == 0; sec++ {
+			s, n := healthy(sec), uint64(want-500)
+			if sec > 30 { // it grows
+				n += uint64(sec-30) * 20
+			}
+			s.Runtime.Classes = &sizeclass.Classes{Cycles: uint64(77 + sec), All: []sizeclass.Class{{Min: 49, Size: 64, Objects: n, Bytes: 1 << 10 * n}}}
+			h.g.judge.Step(s)
+			for _, f := range h.g.judge.Findings() {
+				if f.ID == "sizeclass-growth" {
+					least = float64(n)
+				}
+			}
+		}
+		assert.GreaterOrEqual(t, least, float64(want), "%d", set)
+	}
+}
+
 // What this process keeps shows in its own size classes: the figures are real,
 // only the seconds are made up.
 func TestProcessSizeclassGrowthIsSeen(t *testing.T) {

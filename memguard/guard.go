@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -40,7 +41,8 @@ type Guard struct {
 	changed  bool    // the findings are not what standing says
 	err      error   // why watching ended
 	pace     pace
-	pending  []Event // noted, and not yet told; at most eventsKept
+	stir     stir
+	pending  []Event // noted, and not yet being told; at most eventsKept
 	defect   Event   // the last panic that was told
 	busy     map[string]bool
 	hand     *hand  // nil where the process is not ours
@@ -51,7 +53,9 @@ type Guard struct {
 	news  chan struct{} // there is something to tell
 	quiet chan struct{} // closed when there will be nothing more
 	told  chan struct{} // closed when all was told
-	// logLost: the log has panicked, and that was told. The telling goroutine's.
+	// The telling goroutine's own: what is left to tell, and that the log has panicked,
+	// which is told once.
+	telling []Event
 	logLost bool
 }
 
@@ -61,7 +65,7 @@ func Start(cfg Config) *Guard {
 	g := &Guard{
 		ctx: ctx, cancel: cancel, done: make(chan struct{}), born: time.Now(),
 		event: cfg.Event, log: cfg.Logger, journal: newJournal(),
-		finished: make(chan func()), news: make(chan struct{}, 1), quiet: make(chan struct{}), told: make(chan struct{}),
+		finished: make(chan func()), stir: stir{wake: make(chan struct{}, 1)}, news: make(chan struct{}, 1), quiet: make(chan struct{}), told: make(chan struct{}),
 		source: cfg.Source, judge: NewJudge(),
 		standing: map[ID]Finding{}, busy: map[string]bool{},
 	}
@@ -69,6 +73,7 @@ func Start(cfg Config) *Guard {
 		g.source = Self()
 	}
 	g.source.limit = cfg.Limit
+	g.judge.classObjects(cfg.ClassObjects)
 	g.proof = newProof(&cfg, g)
 	if g.source.runtime != nil {
 		g.hand = newHand(&cfg, g)
@@ -83,8 +88,10 @@ func Start(cfg Config) *Guard {
 }
 
 // Close stops watching, takes back every setting that was changed, and waits for
-// the last tick. It is not to be called by Event, which it waits for: for a second,
-// if that or the log hangs. Closing again does nothing more.
+// the last tick, and for what is under way: for two seconds, if a disk hangs, say;
+// what is left then is an event of kind Lost. It is not to be called by Event, which
+// it waits for: for a second, if that or the log hangs. Closing again does nothing
+// more.
 func (g *Guard) Close() error {
 	g.once.Do(func() {
 		g.cancel()
@@ -110,12 +117,18 @@ func (g *Guard) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		due := false
 		select {
 		case <-g.ctx.Done():
 			return
 		case then := <-g.finished:
 			g.locked(then)
 		case <-timer.C:
+			due = true
+		case <-g.stir.wake:
+			due = true
+		}
+		if due {
 			next, err := g.tick()
 			if err != nil {
 				return
@@ -129,6 +142,9 @@ func (g *Guard) run() {
 		}
 	}
 }
+
+// leaveWait is how long the end waits for what is under way.
+const leaveWait = 2 * time.Second
 
 // leave takes back what was changed, and waits for what is under way.
 func (g *Guard) leave() {
@@ -149,12 +165,21 @@ func (g *Guard) leave() {
 		g.asides.Wait()
 		close(over)
 	}()
+	late := time.NewTimer(leaveWait)
+	defer late.Stop()
 	for waiting := true; waiting; {
 		select {
 		case then := <-g.finished:
 			g.locked(then)
 		case <-over:
 			waiting = false
+		case <-late.C:
+			waiting = false
+			g.locked(func() {
+				for _, name := range slices.Sorted(maps.Keys(g.busy)) {
+					g.note(Event{Kind: Lost, Blind: Blind{name, "still under way when the guard ended: left"}})
+				}
+			})
 		}
 	}
 	g.hush()
@@ -213,6 +238,7 @@ func (g *Guard) tick() (next time.Duration, err error) {
 	g.ticks++
 	g.beat.Store(int64(s.Time.Sub(g.born)))
 	next = g.pace.next(s)
+	g.stir.ticked(s)
 	g.part(func() {
 		g.proof.moment(s)
 		if g.judge.Step(s) || g.changed {

@@ -360,3 +360,23 @@ func TestGuardEndsWithTheProcess(t *testing.T) {
 	assert.ErrorIs(t, err, ErrGone)
 	assert.NoError(t, g.Close())
 }
+
+// What hangs (a disk, say) keeps Close waiting for two seconds, and is told.
+func TestCloseLeavesWhatHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var d diary
+		hangs := make(chan struct{})
+		g := Start(Config{DryRun: true, Event: d.write})
+		time.Sleep(time.Second)
+		g.locked(func() {
+			require.True(t, g.aside("capture", true, func() func() { <-hangs; return func() {} }))
+		})
+		begin := time.Now()
+		require.NoError(t, g.Close())
+		assert.LessOrEqual(t, time.Since(begin), leaveWait+time.Second) // the clock is the test's
+		last := d.events[len(d.events)-1]
+		assert.Equal(t, Blind{"capture", "still under way when the guard ended: left"}, last.Blind)
+		close(hangs)
+	})
+}

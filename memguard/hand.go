@@ -3,6 +3,7 @@
 package memguard
 
 import (
+	"cmp"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -36,7 +37,10 @@ type hand struct {
 	wanted   pacer.Setting  // last applied; in a dry run planned
 	toldAt   time.Time      // when a change of the memory limit was last told
 	told     ActionName     // the change of this setting is an event already
+	settled  bool           // the GC percent was chosen once
+	higher   rise           // of it
 	clamped  pacer.Decision // that was told; zero while nothing is clamped
+	clampAt  time.Time      // when that was
 	changes  uint64
 	clamps   uint64
 
@@ -50,15 +54,19 @@ type hand struct {
 	plan     scavenge.Plan
 
 	limiter  *shed.Limiter
-	shedding bool
+	shedding shedding
 	memory   *shed.Breaker
 	memoryIs pacer.State // the state that was told last
+	spun     spun
 	exiting  bool
 
 	compact   func()
 	compacted compaction
 	orders    orders
 }
+
+// gcBudget is the collector's share of the CPU where Config.GCBudget says nothing.
+const gcBudget = 0.25
 
 func newHand(cfg *Config, g *Guard) *hand {
 	table := cfg.Table
@@ -68,13 +76,18 @@ func newHand(cfg *Config, g *Guard) *hand {
 		table = pacer.DefaultTable()
 	}
 	if cfg.Shed != nil && !cfg.DryRun {
-		cfg.Shed.SetLook(g.source.usageNow)
+		cfg.Shed.SetLook(g.lookForWork)
+	}
+	budget := cfg.GCBudget
+	if !(budget > 0 && budget < 1) {
+		budget = gcBudget
 	}
 	applier := pacer.NewApplier()
 	return &hand{
 		applier: applier, wanted: applier.Baseline(),
 		g: g, dry: cfg.DryRun, breaker: cfg.Breaker, asked: make(chan struct{}, 1), limiter: cfg.Shed, memory: cfg.MemoryBreaker, compact: cfg.Compact,
-		governor: pacer.Governor{Table: table, Budget: cfg.GCBudget, OnSpiral: cfg.OnSpiral},
+		governor: pacer.Governor{Table: table, Budget: budget, OnSpiral: cfg.OnSpiral},
+		releaser: scavenge.Releaser{ClassObjects: cmp.Or(cfg.ClassObjects, sizeclassObjects)},
 	}
 }
 
@@ -169,100 +182,6 @@ func (h *hand) feed() {
 	})
 }
 
-// pace has the governor choose the GC percent and the memory limit.
-func (h *hand) pace() {
-	if !h.known {
-		return
-	}
-	h.governor.Baseline = h.applier.Baseline() // somebody may have changed it
-	h.decision = h.governor.Step(&h.reading)
-	switch d := &h.decision; {
-	case !d.Clamped:
-		h.clamped = pacer.Decision{}
-	case d.Proposed != h.clamped.Proposed || d.Reason != h.clamped.Reason:
-		h.clamped = *d
-		h.clamps++
-		h.g.note(Event{Time: h.reading.Time, Kind: Clamped, Action: Action{
-			Name: SetGCPercent, From: int64(d.Proposed), To: int64(d.GCPercent), Reason: d.Reason, DryRun: !h.sets,
-		}})
-	}
-	h.apply()
-}
-
-// toldEvery bounds the events of a memory limit that follows its cgroup: each
-// change is in the black box.
-const toldEvery = time.Second
-
-// apply sets what the governor, the releaser and standing orders want.
-func (h *hand) apply() {
-	h.look()
-	want, why := h.wants()
-	h.set(SetGCPercent, int64(h.wanted.GCPercent), int64(want.GCPercent), why)
-	h.set(SetMemoryLimit, h.wanted.MemoryLimit, want.MemoryLimit, h.decision.LimitReason)
-	h.wanted = want
-	if h.sets {
-		h.applier.Apply(want) // if somebody changed a setting just now, the next tick knows
-	}
-}
-
-// look takes notice of a setting that somebody else has changed: that is not a
-// change of the guard's.
-func (h *hand) look() {
-	if h.sets {
-		h.wanted = h.applier.Current()
-	}
-}
-
-// wants is what should be set, and why this GC percent.
-func (h *hand) wants() (want pacer.Setting, why string) {
-	want, why = h.decision.Setting, h.decision.Reason
-	if h.decision == (pacer.Decision{}) {
-		want = h.applier.Baseline() // it has not decided yet
-	}
-	// No lower than half of the user's own: that one knows what a collection costs.
-	if p := max(h.plan.GCPercent, h.applier.Baseline().GCPercent/2); h.plan.GCPercent > 0 && want.GCPercent > p {
-		want.GCPercent, why = p, h.plan.Reason.String()
-	}
-	if o := h.orders.of(SetGCPercent); o != nil {
-		want.GCPercent = int(o.action.To)
-	}
-	if o := h.orders.of(SetMemoryLimit); o != nil {
-		want.MemoryLimit = o.action.To
-	}
-	return want, why
-}
-
-// set tells of a setting that is about to change, unless it was ordered, which is
-// an event already.
-func (h *hand) set(name ActionName, from, to int64, why string) {
-	if from == to {
-		return
-	}
-	h.changes++
-	if h.orders.of(name) != nil || h.told == name {
-		return
-	}
-	if name == SetMemoryLimit {
-		if since := h.reading.Time.Sub(h.toldAt); since < toldEvery && since >= 0 {
-			return
-		}
-		h.toldAt = h.reading.Time
-	}
-	kind := Applied
-	if !h.sets {
-		kind = Planned
-	}
-	h.g.note(Event{Time: h.reading.Time, Kind: kind, Action: Action{Name: name, From: from, To: to, Reason: why, DryRun: !h.sets}})
-}
-
-// of is what s has of a setting.
-func (name ActionName) of(s pacer.Setting) int64 {
-	if name == SetGCPercent {
-		return int64(s.GCPercent)
-	}
-	return s.MemoryLimit
-}
-
 const endReason = "the guard ends"
 
 // undo puts every setting back.
@@ -274,6 +193,10 @@ func (h *hand) undo() {
 			a.To = h.present(a.Name)
 			h.g.note(Event{Kind: Undone, Action: a})
 		}
+	}
+	if h.shedding.undo != nil {
+		h.unshed()
+		h.g.note(Event{Kind: Undone, Action: Action{Name: ShedLoad, From: 1, Reason: endReason}})
 	}
 	if h.memory != nil && !h.dry {
 		h.memory.Reset() // nobody will tell it the level any more
@@ -360,33 +283,6 @@ func (h *hand) release(a Action) {
 			h.g.note(Event{Kind: Applied, Action: a})
 		}
 	})
-}
-
-// shed says when load should be refused, and when that is over. The limiter knows
-// by itself what it may admit; who has none can act on the event.
-func (h *hand) shed(s *Sample) {
-	why := ""
-	switch {
-	case h.decision.Spiral:
-		why = h.decision.Reason
-	case h.plan.Grade == scavenge.Shed:
-		why = h.plan.Reason.String()
-	}
-	if h.shedding == (why != "") {
-		return
-	}
-	h.shedding = why != ""
-	a := Action{Name: ShedLoad, Reason: why, DryRun: h.dry}
-	kind := Planned
-	if h.shedding {
-		a.To = 1
-	} else {
-		a.From, a.Reason = 1, "there is room again"
-	}
-	if h.limiter != nil && !h.dry {
-		kind = Applied
-	}
-	h.g.note(Event{Time: s.Time, Kind: kind, Action: a})
 }
 
 // status says what the hand does.

@@ -63,6 +63,7 @@ type selfLook struct {
 	Ticks   uint64
 	Changes uint64
 	Lines   []string // settings planned, applied, undone and clamped
+	Raised  []string // findings of warning or above
 	Lost    []Blind
 }
 
@@ -111,6 +112,9 @@ func guarded() any {
 			for _, e := range es {
 				if e.Kind == Lost {
 					l.Lost = append(l.Lost, e.Blind)
+				}
+				if e.Kind == Raised && e.Finding.Severity >= Warning {
+					l.Raised = append(l.Raised, e.Finding.Summary)
 				}
 			}
 		}
@@ -249,9 +253,23 @@ func TestGuardedDryRunInACgroup(t *testing.T) {
 	p.do("act")
 	p.until("it acts", func(l selfLook) bool { return l.Set.MemoryLimit < 128*mb && l.Set.GCPercent == 200 })
 	p.do("gc 64") // the breaker's table goes first, but this is the baseline now
-	p.until("it acts again", func(l selfLook) bool { return l.Set.GCPercent == 200 })
+	// Not 200 again: that was there before the service set 64, and who puts it back means what was there then.
+	p.until("it acts again", func(l selfLook) bool { return l.Set.GCPercent == 199 })
 	l = p.do("close")
 	assert.Equal(t, pacer.Setting{GCPercent: 64, MemoryLimit: pacer.NoLimit}, l.Set)
+}
+
+// A guarded service whose GOGC is off is no finding, not at its first look either: the
+// guard's memory limit is what makes that safe.
+func TestGuardedWithTheCollectorOff(t *testing.T) {
+	t.Parallel()
+	p := newPuppet(t, 256<<20, "GOGC=off")
+	p.do("act")
+	l := p.until("it acts", func(l selfLook) bool { return l.Ticks > 3 && l.Set.MemoryLimit < 256<<20 })
+	assert.Empty(t, l.Raised)
+	l = p.do("close")
+	assert.Empty(t, l.Raised)
+	assert.Equal(t, pacer.Setting{GCPercent: -1, MemoryLimit: pacer.NoLimit}, l.Set)
 }
 
 // guardedLeak leaks 50 MiB a second until the kernel ends it.
@@ -311,6 +329,12 @@ func TestGuardedIsKilledAndTells(t *testing.T) {
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, len(heaps), 2)
 	assert.Len(t, evidence.Pairs(heaps), 1)
+	reports, err := filepath.Glob(filepath.Join(dir, "*report.txt"))
+	require.NoError(t, err)
+	require.NotEmpty(t, reports)
+	text, err := os.ReadFile(reports[len(reports)-1])
+	require.NoError(t, err)
+	assert.Regexp(t, `COLLECTIONS\n +cycle (?s:.*)\n +\d+  20\S+Z +\S+s( +\d+\.\d){3} +\d+%\n`, string(text), "a row in which nothing is unknown")
 
 	next := Start(Config{DryRun: true, Evidence: &evidence.Store{Dir: dir}})
 	defer next.Close()

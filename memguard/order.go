@@ -192,17 +192,22 @@ func (h *hand) present(name ActionName) int64 {
 
 // hold lets an order stand, in the place of another if there is one. Breaker and
 // limiter are set here and not at each tick, for what the service does to them
-// itself is not to be fought; what they go back to is what the first order found.
+// itself is not to be fought; what they go back to is what the first order found. So
+// what stands of the guard's is taken back first.
 func (h *hand) hold(o *standingOrder) {
 	name := o.action.Name
+	if before := h.orders.of(name); before != nil && before.undo != nil {
+		before.undo()
+	}
 	switch name {
 	case SetBreaker:
+		if h.limiter == nil {
+			h.unshed()
+		}
 		o.undo, h.memoryIs = h.memory.Force(shedStates[o.action.To]), pacer.State(o.action.To)
 	case ShedLoad:
+		h.unshed()
 		o.undo = h.limiter.Refuse(int(o.action.To))
-	}
-	if before := h.orders.of(name); before != nil && before.undo != nil {
-		o.undo = before.undo
 	}
 	h.orders.put(name, o)
 }

@@ -26,16 +26,25 @@ func (g *Guard) note(e Event) Event {
 }
 
 // teller tells what was noted, in a goroutine of its own: a log that blocks (a
-// pipe that nobody drains) or a callback that hangs must not stop the guard.
+// pipe that nobody drains) or a callback that hangs must not stop the guard. One that
+// ends the goroutine (runtime.Goexit, as t.FailNow does) gets another.
 func (g *Guard) teller() {
-	defer close(g.told)
+	over := false
+	defer func() {
+		if over {
+			close(g.told)
+		} else {
+			go g.teller()
+		}
+	}()
 	for {
+		g.tellAll()
 		select {
 		case <-g.news:
-			g.tellAll()
 		case <-g.quiet:
 			for g.tellAll() {
 			}
+			over = true
 			return
 		}
 	}
@@ -54,19 +63,33 @@ func (g *Guard) hush() {
 // tellAll hands what was noted to the log and the callback, and reports whether
 // that was anything.
 func (g *Guard) tellAll() bool {
-	g.mu.Lock()
-	events := g.pending
-	g.pending = nil
-	g.mu.Unlock()
-	for _, e := range events {
-		g.write(e)
-		g.tell(e)
+	if len(g.telling) == 0 {
+		g.mu.Lock()
+		g.telling, g.pending = g.pending, nil
+		g.mu.Unlock()
 	}
-	return len(events) > 0
+	told := len(g.telling) > 0
+	for len(g.telling) > 0 {
+		e := g.telling[0]
+		g.telling = g.telling[1:]
+		g.tellOne(e)
+	}
+	return told
 }
 
+func (g *Guard) tellOne(e Event) {
+	defer g.tell(e) // also if the log ends this goroutine
+	g.write(e)
+}
+
+// panicked tells of somebody's code that has panicked. It is not called where that
+// has returned: without a panic it has ended its goroutine.
 func panicked(where string, p any) Event {
-	return Event{Time: time.Now(), Kind: Lost, Blind: Blind{What: where, Why: fmt.Sprint("panic: ", p)}}
+	why := "it has ended its goroutine (runtime.Goexit)"
+	if p != nil {
+		why = fmt.Sprint("panic: ", p)
+	}
+	return Event{Time: time.Now(), Kind: Lost, Blind: Blind{What: where, Why: why}}
 }
 
 // callback is what is lost when the service's Event panics.
@@ -77,13 +100,16 @@ func (g *Guard) tell(e Event) {
 	if g.event == nil {
 		return
 	}
+	returned := false
 	defer func() {
-		if p := recover(); p != nil && e.Blind.What != callback { // else it does not want to hear of it
+		p := recover()
+		if !returned && e.Blind.What != callback { // else it does not want to hear of it
 			g.locked(func() { g.note(panicked(callback, p)) })
 			g.nudge()
 		}
 	}()
 	g.event(e)
+	returned = true
 }
 
 // write logs an event.
@@ -91,8 +117,10 @@ func (g *Guard) write(e Event) {
 	if g.log == nil {
 		return
 	}
+	returned := false
 	defer func() { // a handler of somebody else's
-		if p := recover(); p != nil && !g.logLost {
+		p := recover()
+		if !returned && !g.logLost {
 			g.logLost = true // told once: it may do so at every line
 			g.locked(func() { g.note(panicked("log", p)) })
 			g.nudge()
@@ -100,6 +128,7 @@ func (g *Guard) write(e Event) {
 	}()
 	level, message, attrs := e.logged()
 	g.log.LogAttrs(context.Background(), level, "memguard: "+message, attrs...)
+	returned = true
 }
 
 // logged is an event as a line of a log.
@@ -167,19 +196,18 @@ func (g *Guard) aside(name string, wait bool, do func() (then func())) bool {
 		if wait {
 			defer g.asides.Done()
 		}
-		then := func() {}
-		func() {
-			defer func() {
-				if p := recover(); p != nil {
-					then = func() { g.note(panicked(name, p)) }
-				}
-			}()
-			then = do()
+		var then func()
+		defer func() {
+			p := recover()
+			if then == nil {
+				then = func() { g.note(panicked(name, p)) }
+			}
+			select {
+			case g.finished <- func() { delete(g.busy, name); then() }:
+			case <-g.done:
+			}
 		}()
-		select {
-		case g.finished <- func() { delete(g.busy, name); then() }:
-		case <-g.done:
-		}
+		then = do()
 	}()
 	return true
 }
