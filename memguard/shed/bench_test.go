@@ -60,8 +60,10 @@ func (n *nowhere) Header() http.Header         { return n.h }
 func (n *nowhere) Write(p []byte) (int, error) { return len(p), nil }
 func (n *nowhere) WriteHeader(int)             {}
 
-// What the middleware costs on top of a mux. Both sides take turns, and the ratio is
-// of their sums.
+// What the middleware costs on top of a mux: for a pattern with a wildcard the mux
+// routes twice, for one without only once. (To set the path values ourselves instead
+// was tried: it costs as much, for a request from outside keeps them in a map.) Both
+// sides take turns, and the ratio is of their sums.
 func BenchmarkHandler(b *testing.B) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /items/{id}", func(http.ResponseWriter, *http.Request) {})

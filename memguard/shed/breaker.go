@@ -43,8 +43,8 @@ type Breaker struct {
 	cfg BreakerConfig
 
 	mu     sync.Mutex
-	state  State // by the level
-	forced State // instead; empty if it is not
+	state  State           // by the level
+	forced standing[State] // instead
 	level  float64
 	told   time.Time // when Observe was called last
 	since  time.Time // of the state
@@ -111,24 +111,27 @@ func (b *Breaker) State() State {
 	return b.says()
 }
 
-// Force holds the breaker in a state, whatever the level, until undo puts back what
-// was before: as a rule, what the level says by then. One that is not a State
-// is taken for Open. A guard with this breaker does it for an order.
+// Force holds the breaker in a state, whatever the level, until undo, which may be
+// called at any time; of several the latest counts, and without any the level does.
+// One that is not a State is taken for Open. A guard with this breaker does it for
+// an order.
 func (b *Breaker) Force(s State) (undo func()) {
 	if s != Closed && s != HalfOpen {
 		s = Open
 	}
-	before := b.force(s)
-	return sync.OnceFunc(func() { b.force(before) })
-}
-
-func (b *Breaker) force(s State) (before State) {
 	now := time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	before, b.forced = b.forced, s
+	mine := b.forced.add(s)
 	b.probes, b.filled = b.cfg.Probes, now
-	return before
+	return func() {
+		now := time.Now()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.forced.remove(mine) {
+			b.probes, b.filled = b.cfg.Probes, now
+		}
+	}
 }
 
 // Reset makes the breaker as it was when new: closed, and the level unknown. A guard
@@ -136,13 +139,13 @@ func (b *Breaker) force(s State) (before State) {
 func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.state, b.forced, b.level = Closed, "", 0
+	b.state, b.forced, b.level = Closed, nil, 0
 	b.told, b.since, b.high = time.Time{}, time.Time{}, time.Time{}
 }
 
 func (b *Breaker) says() State {
-	if b.forced != "" {
-		return b.forced
+	if s := b.forced.latest(); s != "" {
+		return s
 	}
 	return b.state
 }

@@ -134,3 +134,24 @@ func TestBreakerForced(t *testing.T) {
 		assert.Equal(t, Open, b.State(), "as when new")
 	})
 }
+
+// Each takes back its own, in whatever order; the latest that stands counts.
+func TestBreakerForcedUndoneInAnyOrder(t *testing.T) {
+	t.Parallel()
+	b := NewBreaker(BreakerConfig{})
+	first, second := b.Force(Open), b.Force(HalfOpen)
+	first()
+	assert.Equal(t, HalfOpen, b.State())
+	third := b.Force(Open)
+	second()
+	assert.Equal(t, Open, b.State())
+	third()
+	assert.Equal(t, Closed, b.State())
+	before := b.Force(Open)
+	b.Reset()
+	after := b.Force(HalfOpen)
+	before()
+	assert.Equal(t, HalfOpen, b.State(), "what was undone with all others undoes nothing")
+	after()
+	assert.Equal(t, Closed, b.State())
+}

@@ -21,7 +21,8 @@ import (
 // was needed ("trust").
 //
 // A model can be wrong, so that the kernel's own count has the last word on both
-// sides. Far below the limit the model refuses nothing, and only slow start binds. Close to the limit the brake stops everything, whatever the model says.
+// sides. Far below the limit the model refuses nothing, and only slow start binds.
+// Close to the limit the brake stops everything, whatever the model says: brake.go.
 //
 // All of it is a plain struct with the time handed in (since the limiter was
 // made): no clock, no lock, no allocation but for a route seen for the first time.
@@ -29,8 +30,12 @@ import (
 const (
 	nearOn, nearOff = 0.60, 0.50 // usage, as a part of the limit, from which on the model binds
 
-	// Slow start. The window opens by half in 50 ms at most, and only while it is
-	// used and something was heard of the memory since.
+	// Slow start, for a burst of work whose cost is a guess. Far from the limit as
+	// much is let in as would not come near to it if none of what is in flight showed
+	// in the usage yet: work that waits for others first (its body, a database, a CPU)
+	// allocates late. And in any case what the window holds, which opens by half in
+	// 50 ms at most, and only while it is used and something was heard of the memory
+	// since.
 	windowStart = 1. / 8 // of the room
 	windowGrow  = 1.5
 	windowEvery = 50 * time.Millisecond
@@ -50,20 +55,7 @@ const (
 	epoch      = 5 * time.Second
 	wantFor    = time.Second // so long a refusal counts as want
 
-	// Stuck at the brake with garbage that nobody collects, for collections are
-	// started by allocation: one is let in. If that does not help a collection
-	// may be under way already, and it takes long: the next waits twice as long.
-	probeFirst = 100 * time.Millisecond
-	probeMost  = time.Second
-
-	freeFor    = 20 * time.Millisecond // two ticks of a guard near the limit
-	pendingFor = 5 * time.Millisecond  // then what was admitted has allocated
-
-	blindAfter = 5 * time.Second // without Update everything is admitted
-
-	urgentEvery = 100 * time.Millisecond // work of priority High passes the brake
-
-	probeHopeless = 500 * time.Millisecond // each may be the last
+	blindAfter = 5 * time.Second // if nobody tells of the usage everything is admitted
 
 	maxRoutes = 64
 	otherName = "other"
@@ -153,8 +145,9 @@ func (c *core) route(name string) *route {
 	return c.add(name)
 }
 
-// bounded reports whether there is a limit, and somebody who watches it.
-func (c *core) bounded(now time.Duration) bool { return c.known && now-c.updated < blindAfter }
+// bounded reports whether there is a limit, and the usage is known: by whom does
+// not matter, for a stale model with a usage that is true still brakes.
+func (c *core) bounded(now time.Duration) bool { return c.known && now-c.heard < blindAfter }
 
 // room is what the limit leaves for work, connections and garbage.
 func (c *core) room() float64 {
@@ -197,28 +190,12 @@ func (c *core) ordered(r *route, p Priority) Reason {
 	return Ordered
 }
 
-// others reports whether memory that is not Go's fills most of the limit.
-func (c *core) others() bool { return 2*c.memory.Other >= c.memory.Limit }
-
 func (c *core) refuses(now time.Duration, r *route, p Priority) Reason {
 	switch {
 	case !c.bounded(now):
 		return ""
-	case c.braking && c.inFlight == 0 && c.others():
-		return "" // it is not our work that fills the limit: to refuse all of it helps nobody
-	case c.braking && p == High && now >= c.urgent:
-		c.urgent = now + urgentEvery
-		return "" // a health check that is refused gets the service restarted
 	case c.braking:
-		if now < c.probe {
-			return Brake
-		}
-		most := probeMost
-		if m := &c.memory; m.Must+m.Other+m.Margin >= m.Limit { // what fills the limit is no garbage
-			c.probing, most = max(c.probing, probeHopeless), 16*probeHopeless
-		}
-		c.probe, c.probing = now+c.probing, min(2*c.probing, most)
-		return ""
+		return c.brakes(now, p)
 	case c.inFlight == 0:
 		return "" // whatever the model says: something must go on
 	}
@@ -228,7 +205,7 @@ func (c *core) refuses(now time.Duration, r *route, p Priority) Reason {
 	case c.near && c.willBrake(now, r.cost):
 		return Brake
 	case !c.near:
-		if need > c.window {
+		if need > c.window && !c.fits(r.cost) {
 			return SlowStart
 		}
 		return ""
@@ -242,6 +219,12 @@ func (c *core) refuses(now time.Duration, r *route, p Priority) Reason {
 		return Budget
 	}
 	return ""
+}
+
+// fits reports whether the usage stays far from the limit with a unit more, if none
+// of what is in flight shows in it yet.
+func (c *core) fits(cost float64) bool {
+	return c.usage+c.held+cost <= nearOn*float64(c.memory.Limit)
 }
 
 // monopolist reports whether r holds its share and should leave the rest to others.
@@ -292,49 +275,6 @@ func (c *core) grow(now time.Duration, need float64) {
 		c.window = min(c.window*math.Pow(windowGrow, float64(dt)/float64(windowEvery)), top)
 		c.grown = now
 	}
-}
-
-// see takes a new figure of the usage: switches the brake.
-func (c *core) see(now time.Duration, usage uint64) {
-	if !c.known {
-		return
-	}
-	limit, margin := float64(c.memory.Limit), float64(c.memory.Margin)
-	c.usage, c.heard = float64(usage), now
-	c.pending[1], c.pending[0] = c.pending[0], 0
-	c.near = c.usage >= limit*nearOn || c.near && c.usage >= limit*nearOff
-	switch taken := c.taken(now); {
-	case !c.braking && taken >= c.brakeAt():
-		c.braking, c.probe, c.probing = true, now+probeFirst, 2*probeFirst
-		c.braked++
-		c.window, c.grown = max(min(c.window, c.held+c.heldByConnections()), c.room()*windowStart), now
-		if now-c.cut >= trustCutEvery || c.cut == 0 {
-			c.trust, c.cut = max(c.trust*trustCut, trustLeast), now
-		}
-	case c.braking && taken < limit-margin:
-		c.braking = false
-	}
-}
-
-// brakeAt is what is taken when the brake comes on.
-func (c *core) brakeAt() float64 { return float64(c.memory.Limit) - float64(c.memory.Margin)/2 }
-
-// willBrake reports whether the brake is about to come on, by what was let in just
-// now and has not allocated yet. One unit may enter after each look.
-func (c *core) willBrake(now time.Duration, cost float64) bool {
-	return c.pending[0] > 0 && now-c.heard < pendingFor &&
-		c.taken(now)+c.pending[0]+c.pending[1]+cost >= c.brakeAt()
-}
-
-// taken is the usage without what Go can surely give to new objects. After a
-// collection the freed pages stay charged until they are scavenged, and would
-// hold the brake for nothing. But they are also used up without a trace in the
-// usage: so half of it counts, less what has entered since, and not for long.
-func (c *core) taken(now time.Duration) float64 {
-	if now-c.updated > freeFor {
-		return c.usage
-	}
-	return c.usage - max(float64(c.memory.Free)-c.entered, 0)/2
 }
 
 // update takes what the guard read.

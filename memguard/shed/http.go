@@ -14,13 +14,15 @@ const refusedBody = "overloaded for now: try again later\n"
 
 // Handler admits requests before next sees them, and before their bodies are
 // read. What is refused is answered with 503 (Service Unavailable) and a
-// Retry-After of one to three seconds, at random, lest all come back at once.
+// Retry-After of one to three seconds, at random, lest all come back at once. So
+// is a request whose context ends while it waits for room.
 //
 // The route of a request is the pattern of the http.ServeMux that it matches,
 // if next is one, or if the handler is itself registered in one; paths that no
 // pattern matches are the route "other". [Config.Work] may name it otherwise.
 func (l *Limiter) Handler(next http.Handler) http.Handler {
 	mux, _ := next.(*http.ServeMux)
+	l.handles.Store(true)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var work Work
 		if l.work != nil {
@@ -33,10 +35,9 @@ func (l *Limiter) Handler(next http.Handler) http.Handler {
 			work.Route, handler = match(mux, r)
 		}
 		u, gen, reason, err := l.enter(r.Context(), work)
-		if err != nil {
-			return // the client has gone
-		}
-		if reason != "" {
+		if err != nil || reason != "" {
+			// An error is that the context has ended: the client may have gone, or be there
+			// still, when a timeout above us did it. Silence would be 200 to it.
 			refuse(w)
 			return
 		}
@@ -60,15 +61,14 @@ var redirects = reflect.TypeOf(http.RedirectHandler("", http.StatusMovedPermanen
 
 // match finds the pattern of mux that a request matches, and who is to answer it:
 // mux itself, unless all that it would do once more is to find the same handler.
-// That is so in a request that has not come through another ServeMux.
+// A pattern without wildcards leaves nothing else to do, in a request that has not
+// come through another ServeMux.
 func match(mux *http.ServeMux, r *http.Request) (pattern string, answers http.Handler) {
 	h, pattern := mux.Handler(r)
 	switch {
 	case reflect.TypeOf(h) == redirects:
 		return "", mux
-	case pattern == "" || r.Pattern != "" || r.RequestURI == "*":
-		return pattern, mux
-	case strings.Contains(pattern, "{") && !setPathValues(r, pattern):
+	case pattern == "" || strings.Contains(pattern, "{") || r.Pattern != "" || r.RequestURI == "*":
 		return pattern, mux
 	}
 	r.Pattern = pattern

@@ -74,7 +74,8 @@ type plant struct {
 	then    map[time.Duration][]func()
 	killed  time.Duration
 	peak    float64
-	changes int // of the brake
+	changes int           // of the brake
+	waits   time.Duration // work that slow start holds back
 
 	offered, served, refused map[string]int
 	rng                      *rand.Rand
@@ -131,8 +132,15 @@ func (p *plant) trigger() {
 
 func (p *plant) arrive(now time.Duration, k *kind) {
 	p.offered[k.route]++
+	p.enter(now, now+p.waits, k)
+}
+
+func (p *plant) enter(now, until time.Duration, k *kind) {
 	r := p.core.route(k.route)
-	if reason := p.core.admit(now, r, k.priority); reason != "" {
+	if reason := p.core.admit(now, r, k.priority); reason == SlowStart && now < until {
+		p.at(now+tendEvery, func() { p.enter(now+tendEvery, until, k) })
+		return
+	} else if reason != "" {
 		r.refused++
 		p.refused[k.route]++
 		return
@@ -254,36 +262,38 @@ func TestPlants(t *testing.T) {
 		plant func() *plant
 		least float64 // served per second
 		most  float64 // refused per second
+
+		changes int // of the brake, at most
 	}{
-		{"half", func() *plant { return newPlant(request(constant(best / 2))) }, 0.48 * best, 3},
-		{"twice", func() *plant { return newPlant(request(constant(2 * best))) }, 0.9 * best, 1.2 * best},
-		{"seven times", func() *plant { return newPlant(request(constant(7 * best))) }, 0.9 * best, 6.2 * best},
-		{"ramp", func() *plant { return newPlant(request(ramp(0, 7*best, 5*time.Second))) }, 0.6 * best, 7 * best},
-		{"oscillation", func() *plant { return newPlant(request(oscillate(best/3, 5*best, 500*time.Millisecond))) }, 0.6 * best, 5 * best},
-		{"late allocation", func() *plant { return newPlant(late) }, 0.6 * best, 7 * best},
-		{"garbage", func() *plant { return newPlant(churn) }, 0.6 * best, 7 * best},
-		{"4 MiB each", func() *plant { return newPlant(heavy) }, 0.8 * best / 4, 7 * best},
-		{"24 KiB each fit", func() *plant { return newPlant(light) }, 6.7 * best, 150},
+		{"half", func() *plant { return newPlant(request(constant(best / 2))) }, 0.48 * best, 3, 0},
+		{"twice", func() *plant { return newPlant(request(constant(2 * best))) }, 0.9 * best, 1.2 * best, 0},
+		{"seven times", func() *plant { return newPlant(request(constant(7 * best))) }, 0.9 * best, 6.2 * best, 0},
+		{"ramp", func() *plant { return newPlant(request(ramp(0, 7*best, 5*time.Second))) }, 0.6 * best, 7 * best, 0},
+		{"oscillation", func() *plant { return newPlant(request(oscillate(best/3, 5*best, 500*time.Millisecond))) }, 0.6 * best, 5 * best, 0},
+		{"late allocation", func() *plant { return newPlant(late) }, 0.6 * best, 7 * best, 0},
+		{"garbage", func() *plant { return newPlant(churn) }, 0.6 * best, 7 * best, 0},
+		{"4 MiB each", func() *plant { return newPlant(heavy) }, 0.8 * best / 4, 7 * best, 0},
+		{"24 KiB each fit", func() *plant { return newPlant(light) }, 6.7 * best, 150, 0},
 		{"guard starved", func() *plant {
 			p := newPlant(request(constant(7 * best)))
 			p.tick = starved
 			return p
-		}, 0.8 * best, 7 * best},
+		}, 0.8 * best, 7 * best, 0},
 		{"guard at rest", func() *plant {
 			p := newPlant(request(constant(7 * best)))
 			p.tick = every(time.Second)
 			return p
-		}, 0.35 * best, 7 * best},
+		}, 0.35 * best, 7 * best, 0},
 		{"no assists", func() *plant { // the runtime's limiter of GC CPU is on
 			p := newPlant(request(constant(7 * best)))
 			p.assists, p.marks = false, 2048*mib
 			return p
-		}, 0.3 * best, 7 * best},
+		}, 0.3 * best, 7 * best, 40},
 		{"without look", func() *plant {
 			p := newPlant(request(constant(7 * best)))
 			p.look = false
 			return p
-		}, 0.6 * best, 7 * best},
+		}, 0.6 * best, 7 * best, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -295,6 +305,7 @@ func TestPlants(t *testing.T) {
 			assert.Zero(t, p.killed, "killed")
 			assert.GreaterOrEqual(t, served, tt.least)
 			assert.LessOrEqual(t, refused, tt.most)
+			assert.LessOrEqual(t, p.changes, tt.changes, "the brake comes and goes")
 		})
 	}
 }
@@ -392,6 +403,7 @@ func TestPlantChanges(t *testing.T) {
 			assert.Zero(t, p.killed, "killed")
 			assert.GreaterOrEqual(t, served, tt.after)
 			assert.LessOrEqual(t, refused, tt.refuse)
+			assert.Zero(t, p.changes, "of the brake")
 		})
 	}
 }

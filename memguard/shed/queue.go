@@ -11,6 +11,7 @@ import (
 const (
 	queueMost  = 64 // waiting is not free: each has a goroutine, and what it came with
 	queueLeast = 4
+	queueShare = 1. / 16 // of the room, far from the limit; each is as good as a connection
 	tendEvery  = time.Millisecond
 	leavesHalf = 250 * time.Millisecond
 
@@ -23,6 +24,7 @@ type waiter struct {
 	route    *route
 	priority Priority
 	until    time.Duration
+	slow     time.Duration // instead, while it is slow start that keeps it waiting
 	done     chan struct{}
 
 	reason Reason
@@ -43,14 +45,18 @@ type queue struct {
 // open reports whether one more may wait. For room to be left by others there
 // may wait as many as leave in that time; for a collection to end, more: who is
 // sent away at once comes back at once, and takes the CPU that the collection needs.
-func (q *queue) open(now time.Duration, reason Reason, wait time.Duration) bool {
+// Far from the limit a burst may wait, for there is memory to wait in.
+func (l *Limiter) open(now time.Duration, reason Reason, wait time.Duration) bool {
+	q := &l.queue
 	if dt := now - q.leftAt; dt >= leavesEvery {
 		old := math.Exp2(-float64(dt) / float64(leavesHalf))
 		q.rate = q.rate*old + float64(q.left)/dt.Seconds()*(1-old)
 		q.left, q.leftAt = 0, now
 	}
 	most := queueMost
-	if reason != Brake {
+	if reason == SlowStart {
+		most = max(int(l.core.room()*queueShare/l.core.connection), queueLeast)
+	} else if reason != Brake {
 		most = min(max(int(q.rate*wait.Seconds()), queueLeast), queueMost)
 	}
 	return len(q.waiting) < most
@@ -78,16 +84,23 @@ func (q *queue) remove(w *waiter) bool {
 func (l *Limiter) dispatch(now time.Duration) {
 	q := &l.queue
 	full := false // for those who come first; then the rest shall not overtake
+	var why Reason
 	q.waiting = slices.DeleteFunc(q.waiting, func(w *waiter) bool {
+		// A window that opens lets in what comes, little by little, not a queue at once.
+		if !full && w.reason == SlowStart && !l.core.near && !l.core.fits(w.route.cost) {
+			full, why = true, SlowStart
+		}
 		if !full {
 			if w.reason = l.core.admit(now, w.route, w.priority); w.reason == "" {
 				w.unit, w.gen = l.unit(w.route)
 				close(w.done)
 				return true
 			}
-			full = w.reason != Share
+			full, why = w.reason != Share, w.reason
+		} else {
+			w.reason = why
 		}
-		if now < w.until {
+		if now < w.until || w.reason == SlowStart && now < w.slow {
 			return false
 		}
 		w.route.refused++

@@ -41,12 +41,16 @@ type Config struct {
 	// up routes from what strangers send, for only so many are told apart.
 	Work func(*http.Request) Work
 
-	// Wait is how long Enter waits for room that is about to come; 0 is 20 ms,
-	// less than 0 is not at all.
+	// Wait is how long Enter waits for room that is about to come; less than 0 is
+	// not at all. 0 is 20 ms, and up to 250 ms for a burst far from the limit, while
+	// it is yet to show how much memory the first of it hold.
 	Wait time.Duration
 }
 
-const waitDefault = 20 * time.Millisecond
+const (
+	waitDefault   = 20 * time.Millisecond
+	waitSlowStart = 250 * time.Millisecond
+)
 
 // Priority says who is refused first.
 type Priority uint8
@@ -70,7 +74,7 @@ type Work struct {
 
 	// Wait is how long this unit may wait for room, if not Config.Wait: for a
 	// job that has nobody waiting for its answer. Only so many may wait at once
-	// (64, and fewer where little leaves): the next is refused.
+	// (64 near the limit, and fewer where little leaves): the next is refused.
 	Wait time.Duration
 }
 
@@ -88,10 +92,12 @@ type Memory struct {
 // Limiter admits work by the memory it holds. Its methods may be called from
 // several goroutines.
 type Limiter struct {
-	work  func(*http.Request) Work
-	wait  time.Duration
-	start time.Time
-	clock atomic.Int64 // the time as of the last Update or admission: good enough for who is quiet
+	work    func(*http.Request) Work
+	wait    time.Duration
+	slow    time.Duration // how long slow start may keep work waiting
+	start   time.Time
+	clock   atomic.Int64 // the time as of the last Update or admission: good enough for who is quiet
+	handles atomic.Bool  // requests are admitted by Handler
 
 	mu      sync.Mutex // guards everything below; never held while calling out
 	core    core
@@ -101,13 +107,17 @@ type Limiter struct {
 	queue   queue
 	conns   map[*conn]struct{}
 	refused struct{ connections, closed uint64 }
+
+	counted  time.Duration // when silent was
+	silent   int           // connections that ask for nothing: see Limiter.quiet
+	refusing standing[int] // percent, by Refuse
 }
 
 // New makes a limiter that admits everything until its first [Limiter.Update].
 func New(cfg Config) *Limiter {
-	l := &Limiter{work: cfg.Work, wait: cfg.Wait, start: time.Now(), core: newCore(), conns: map[*conn]struct{}{}}
+	l := &Limiter{work: cfg.Work, wait: cfg.Wait, slow: cfg.Wait, start: time.Now(), core: newCore(), conns: map[*conn]struct{}{}}
 	if l.wait == 0 {
-		l.wait = waitDefault
+		l.wait, l.slow = waitDefault, waitSlowStart
 	}
 	return l
 }
@@ -116,8 +126,8 @@ func New(cfg Config) *Limiter {
 func (l *Limiter) now() time.Duration { return time.Since(l.start) }
 
 // Update tells the limiter of the memory. The guard calls it at each tick; when
-// nobody has for 5 s, everything is admitted (see [Snapshot.Blind]). Memory whose
-// limit is 0 ends all bounds at once.
+// nobody has for 5 s, nor has SetLook's function read the usage, everything is
+// admitted (see [Snapshot.Blind]). Memory whose limit is 0 ends all bounds at once.
 func (l *Limiter) Update(m Memory) {
 	now := l.now()
 	l.clock.Store(int64(now))
@@ -128,8 +138,9 @@ func (l *Limiter) Update(m Memory) {
 }
 
 // SetLook sets a function that reads the cgroup's usage, in the sense of
-// [Memory.Usage], at once. Admission calls it once a millisecond at most near the limit, and every 20 ms far from it: when
-// the CPUs are busy, whoever calls Update comes late, and work does not.
+// [Memory.Usage], at once. Admission calls it once a millisecond at most near the
+// limit or in a burst, and every 20 ms else: when the CPUs are busy, whoever calls
+// Update comes late, and work does not.
 // It must return soon and be safe for use by several goroutines.
 func (l *Limiter) SetLook(look func() (usage uint64, ok bool)) {
 	l.mu.Lock()
@@ -139,11 +150,20 @@ func (l *Limiter) SetLook(look func() (usage uint64, ok bool)) {
 
 // Refuse has so many percent, 0 to 100, of each route's work refused from here on,
 // whatever the memory, but for that of priority High: at 100 nothing else is
-// admitted. Work that waits for room already is not asked again. Undo puts back
-// what was before. A guard with this limiter does it for an order.
+// admitted. Work that waits for room already is not asked again. It stands until
+// undo, which may be called at any time; of several the latest counts. A guard with
+// this limiter does it for an order.
 func (l *Limiter) Refuse(percent int) (undo func()) {
-	before := l.refuse(percent)
-	return sync.OnceFunc(func() { l.refuse(before) })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	mine := l.refusing.add(min(max(percent, 0), 100))
+	l.core.refusing = l.refusing.latest()
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.refusing.remove(mine)
+		l.core.refusing = l.refusing.latest()
+	}
 }
 
 // Refusing is how many percent of the work are refused by [Limiter.Refuse].
@@ -153,25 +173,19 @@ func (l *Limiter) Refusing() int {
 	return l.core.refusing
 }
 
-func (l *Limiter) refuse(percent int) (before int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	before, l.core.refusing = l.core.refusing, min(max(percent, 0), 100)
-	return before
-}
-
 const (
-	lookEvery    = time.Millisecond      // near the limit
+	lookEvery    = time.Millisecond      // near the limit, in a burst, and where work waits
 	lookEveryFar = 20 * time.Millisecond // it takes longer to get there
+	lookBurst    = 1. / 64               // of the room: what was let in since the last look
 )
 
 // lookLocked reads the usage if that is due. It lets go of the lock meanwhile.
 func (l *Limiter) lookLocked(now time.Duration) {
-	every := lookEvery
-	if !l.core.near {
-		every = lookEveryFar
+	c := &l.core
+	if l.look == nil || !c.known || now-l.looked < lookEvery {
+		return
 	}
-	if l.look == nil || now-l.looked < every || !l.core.bounded(now) {
+	if now-l.looked < lookEveryFar && !c.near && len(l.queue.waiting) == 0 && c.pending[0] < c.room()*lookBurst {
 		return
 	}
 	l.looked = now
@@ -201,8 +215,10 @@ type unit struct {
 // If ctx ends meanwhile, err is its error.
 //
 // While nothing is in flight one unit is admitted, whatever the model says. With
-// the usage at the limit nothing is, but for one unit after 100 ms and then at
-// least one in a second: they set off the collection that frees the rest.
+// the usage at the limit nothing is, but for one unit after 100 ms and then one in
+// a second at least: they set off the collection that frees the rest. Where even
+// that leaves no room, for what fills the limit is no garbage, it is one after half
+// a second, and twice as long each time, up to one in eight seconds.
 func (l *Limiter) Enter(ctx context.Context, w Work) (leave func(), err error) {
 	u, gen, reason, err := l.enter(ctx, w)
 	if err != nil {
@@ -229,16 +245,16 @@ func (l *Limiter) enter(ctx context.Context, w Work) (u *unit, gen uint64, reaso
 		l.mu.Unlock()
 		return u, gen, "", nil
 	}
-	wait := w.Wait
+	wait, slow := w.Wait, w.Wait
 	if wait == 0 {
-		wait = l.wait
+		wait, slow = l.wait, l.slow
 	}
-	if wait <= 0 || !reason.passes() || !l.queue.open(now, reason, wait) {
+	if wait <= 0 || !reason.passes() || !l.open(now, reason, wait) {
 		r.refused++
 		l.mu.Unlock()
 		return nil, 0, reason, nil
 	}
-	waiting := &waiter{route: r, priority: w.Priority, until: now + wait, reason: reason, done: make(chan struct{})}
+	waiting := &waiter{route: r, priority: w.Priority, until: now + wait, slow: now + slow, reason: reason, done: make(chan struct{})}
 	l.queue.push(waiting)
 	if !l.queue.tended {
 		l.queue.tended = true

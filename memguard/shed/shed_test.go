@@ -256,6 +256,145 @@ func TestEnterBlind(t *testing.T) {
 	})
 }
 
+// As long as the usage can be read it is not exceeded, whoever has died. And where
+// nobody looked for long, the first to come does.
+func TestEnterHalfBlind(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Config{Wait: -1})
+		var looks atomic.Int64
+		var gone atomic.Bool
+		l.SetLook(func() (uint64, bool) { looks.Add(1); return 127 * mib, !gone.Load() })
+		l.Update(Memory{Limit: 128 * mib, Usage: 127 * mib, Must: 126 * mib})
+		_, err := l.Enter(t.Context(), Work{Route: "work", Priority: High}) // so that something is in flight
+		require.NoError(t, err)
+		for range 5 {
+			time.Sleep(3 * blindAfter)
+			before := looks.Load()
+			_, err = l.Enter(t.Context(), Work{Route: "work"}) // the probe
+			require.NoError(t, err)
+			for range 100 {
+				_, err = l.Enter(t.Context(), Work{Route: "work"})
+				require.ErrorIs(t, err, ErrRefused)
+			}
+			assert.Equal(t, before+1, looks.Load())
+			assert.False(t, l.Snapshot().Blind)
+		}
+		gone.Store(true)
+		time.Sleep(blindAfter)
+		for range 100 {
+			_, err = l.Enter(t.Context(), Work{Route: "work"})
+			require.NoError(t, err, "now nobody knows")
+		}
+		assert.True(t, l.Snapshot().Blind)
+	})
+}
+
+// What the doc of Enter says of the usage at the limit with nothing to collect.
+func TestEnterHopeless(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Config{Wait: -1})
+		m := Memory{Limit: 128 * mib, Usage: 127 * mib, Must: 126 * mib}
+		l.Update(m)
+		_, err := l.Enter(t.Context(), Work{Route: "work", Priority: High})
+		require.NoError(t, err)
+		began, at := time.Now(), []time.Duration{}
+		for time.Since(began) < 25*time.Second {
+			l.Update(m)
+			if _, err := l.Enter(t.Context(), Work{Route: "work"}); err == nil {
+				at = append(at, time.Since(began))
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		require.Len(t, at, 7)
+		for i, want := range []time.Duration{100, 500, 1000, 2000, 4000, 8000, 8000} {
+			before := time.Duration(0)
+			if i > 0 {
+				before = at[i-1]
+			}
+			assert.Equal(t, want*time.Millisecond, at[i]-before)
+		}
+	})
+}
+
+// A burst that is more than may be let in unseen waits until the first of it have
+// shown how little they hold; as soon as that is not so little, it waits no longer.
+func TestEnterBurst(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name             string
+		cfg              Config
+		limit, size      uint64
+		served, servedNo int // at least, at most
+	}{
+		{"little", Config{}, 1024 * mib, 4096, 2900, 3000}, // so many may wait
+		{"much", Config{}, 1024 * mib, mib, 500, 1000},
+		{"little, and nobody waits", Config{Wait: -1}, 1024 * mib, 4096, 500, 700},
+		{"little, and not for long", Config{Wait: 10 * time.Millisecond}, 1024 * mib, 4096, 500, 1000},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				l := New(tt.cfg)
+				var usage atomic.Uint64
+				usage.Store(20 * mib)
+				l.SetLook(func() (uint64, bool) { return usage.Load(), true })
+				l.Update(Memory{Limit: tt.limit, Usage: usage.Load(), Must: 10 * mib})
+				var served, most atomic.Int64
+				var wg sync.WaitGroup
+				for range 3000 {
+					wg.Go(func() {
+						leave, err := l.Enter(t.Context(), Work{Route: "work"})
+						if err != nil {
+							assert.ErrorIs(t, err, ErrRefused)
+							return
+						}
+						defer leave()
+						time.Sleep(20 * time.Millisecond) // a database
+						if n := int64(usage.Add(tt.size)); n > most.Load() {
+							most.Store(n)
+						}
+						time.Sleep(30 * time.Millisecond)
+						served.Add(1)
+					})
+				}
+				wg.Wait()
+				time.Sleep(10 * time.Millisecond) // whoever tended the queue has gone
+				t.Logf("served %d, most %d MiB", served.Load(), most.Load()/mib)
+				assert.GreaterOrEqual(t, served.Load(), int64(tt.served))
+				assert.LessOrEqual(t, served.Load(), int64(tt.servedNo))
+				assert.Less(t, most.Load(), int64(tt.limit))
+				assert.Zero(t, l.Snapshot().Waiting)
+			})
+		})
+	}
+}
+
+// Where work waits far from the limit, it is not for long after there is room: with
+// nothing to let in, there would be a look in 20 ms.
+func TestEnterBurstLooks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Config{})
+		var usage atomic.Uint64
+		usage.Store(70 * mib)
+		l.SetLook(func() (uint64, bool) { return usage.Load(), true })
+		l.Update(Memory{Limit: 128 * mib, Usage: usage.Load(), Must: 10 * mib})
+		var err error
+		for err == nil {
+			_, err = l.Enter(t.Context(), Work{Route: "work", Wait: -1})
+		}
+		require.ErrorContains(t, err, string(SlowStart))
+		began := time.Now()
+		time.AfterFunc(5*time.Millisecond, func() { usage.Store(40 * mib) })
+		_, err = l.Enter(t.Context(), Work{Route: "work"})
+		require.NoError(t, err)
+		assert.InDelta(t, 6, time.Since(began).Milliseconds(), 1)
+		time.Sleep(10 * time.Millisecond) // whoever tended the queue has gone
+	})
+}
+
 func TestRoutesAreBounded(t *testing.T) {
 	t.Parallel()
 	l := New(Config{})
@@ -361,6 +500,21 @@ func TestRefuse(t *testing.T) {
 	l.Refuse(20)
 	l.Refuse(60)()
 	assert.Equal(t, 20, l.Refusing(), "what was before")
+}
+
+// Each takes back its own, in whatever order; the latest that stands counts.
+func TestRefuseUndoneInAnyOrder(t *testing.T) {
+	t.Parallel()
+	l := New(Config{})
+	first, second := l.Refuse(100), l.Refuse(20)
+	first()
+	assert.Equal(t, 20, l.Refusing())
+	third := l.Refuse(60)
+	second()
+	second()
+	assert.Equal(t, 60, l.Refusing())
+	third()
+	assert.Zero(t, l.Refusing())
 }
 
 // The level costs the admission no allocation, nor does a refusal by it.

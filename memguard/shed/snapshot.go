@@ -4,12 +4,12 @@ package shed
 
 // Snapshot is the state of a [Limiter] at one instant. Sizes are in bytes.
 type Snapshot struct {
-	Limited bool   // there is a limit, and Update tells of it
-	Blind   bool   // there is a limit, but Update has not come for 5 s: everything is admitted
+	Limited bool   // there is a limit, and somebody tells of the usage
+	Blind   bool   // there is a limit, but nobody has told of the usage for 5 s: everything is admitted
 	Braking bool   // the usage is at the limit: nothing is admitted but probes
 	Braked  uint64 // times that it began to
 
-	Refusing int // percent of the work that is refused by order, whatever the memory: see Refuse
+	Refusing int // percent of the work that is refused by order or in a spiral, whatever the memory: see Refuse
 
 	Base   uint64 // what must stay with nothing in flight
 	Room   uint64 // what the limit leaves for work, connections and garbage
