@@ -20,6 +20,7 @@ import (
 type oomForecast struct {
 	must   trend
 	marked drift // what collections have left
+	early  drift // the same in the first minute
 	used   trend // memory taken since start: it does not fall when the heap is collected
 	heap   survival
 	since  time.Time     // when the present growth of must began; zero while there is none
@@ -72,7 +73,7 @@ func (d *oomForecast) step(s *Sample) verdict {
 	room := max(float64(limit)-d.must.highest()*needs, 0) / needs // above the last teeth, if there are any
 	soonest := max(d.toFill(s, float64(limit)), 0)
 	f := d.lately(s.Time, room, soonest)
-	if slow := d.overMinutes(float64(must), max(room-driftMargin*float64(limit), 0), soonest); slow.severity > f.severity {
+	if slow := d.overMinutes(float64(must), max(room-driftMargin*float64(limit), 0), soonest, driftMargin*float64(limit)); slow.severity > f.severity {
 		f = slow
 	}
 	if f.slope == 0 {
@@ -154,8 +155,13 @@ func (d *oomForecast) lately(now time.Time, room, soonest float64) (f forecast) 
 // overMinutes is the forecast by the last four minutes: a warning at least, or none:
 // within two minutes even at the least slope, and not before half of the way to the
 // limit has been gone, for what has grown by less may stop.
-func (d *oomForecast) overMinutes(must, room, soonest float64) (f forecast) {
+func (d *oomForecast) overMinutes(must, room, soonest, margin float64) (f forecast) {
 	g, stays := d.marked.growth, 1.0
+	half := room
+	if g.least == 0 {
+		g = d.early.growth
+		half += margin // so few points are not to end before the limit itself
+	}
 	if d.drifts {
 		stays = driftStays
 	}
@@ -164,7 +170,7 @@ func (d *oomForecast) overMinutes(must, room, soonest float64) (f forecast) {
 		return f
 	}
 	f = forecast{slope: g.least, left: max(room/g.least, soonest)}
-	if f.left > forecastWarning.Seconds()/stays || g.slope*g.over < room*stays {
+	if f.left > forecastWarning.Seconds()/stays || g.gained < half*stays {
 		return forecast{}
 	}
 	d.drifts, f.severity = true, Warning
@@ -186,6 +192,8 @@ func (d *oomForecast) mark(s *Sample) {
 		must -= min(must, r.Stacks.v-r.stacksStay())
 	}
 	d.marked.add(s.Time, r.Cycles, float64(must))
+	d.early.early = true
+	d.early.add(s.Time, r.Cycles, float64(must))
 }
 
 // toFill is how many seconds the program needs, at the rate at which it takes

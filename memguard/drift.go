@@ -25,7 +25,15 @@ import (
 //     middle of what was before.
 //
 // Of all beginnings it takes the one since which most was gained for certain.
+//
+// A leak may kill within that minute. So an early one believes five points and
+// twenty seconds, but of growth that began in its first minute only, where few
+// beginnings are tried and chance has little to choose from; and only what is a new
+// high of all that was seen, for the tooth of a cache that has been full before is
+// none. Of what was gained it counts only what is certain: through so few points the
+// line that fits best says too much, of a step halfway one and a half times its height.
 type drift struct {
+	early  bool
 	origin time.Time
 	at     [driftPoints]float64 // seconds since origin, in order
 	bytes  [driftPoints]float64
@@ -41,9 +49,10 @@ type drift struct {
 
 // drifting is growth that a drift believes in; the zero drifting is none.
 type drifting struct {
-	least, slope float64 // bytes a second: the least it can be, and what fits best
-	over         float64 // seconds that it has lasted
-	low          float64 // lowest point of its newest third
+	least  float64 // bytes a second that it is at least
+	over   float64 // seconds that it has lasted
+	gained float64 // bytes in that time: what fits best, or if it is early what is certain
+	low    float64 // lowest point of its newest third
 }
 
 const (
@@ -53,24 +62,38 @@ const (
 	driftWindow  = 240.0 // seconds
 	driftLeast   = 8     // points ...
 	driftOver    = 60.0  // ... and seconds before it says anything
+	earlyLeast   = 5     // the same of an early one
+	earlyOver    = 20.0
 )
 
 // add takes a look. It counts after a collection, or when there was none for long.
 func (d *drift) add(at time.Time, cycles Count, bytes float64) {
 	now := at.Sub(d.origin).Seconds()
 	if d.origin.IsZero() || now < d.begun || now-d.begun > driftWindow {
-		*d = drift{origin: at} // the first, the clock went back, or what was before is no evidence
+		*d = drift{early: d.early, origin: at} // the first, the clock went back, or what was before is no evidence
 		now = 0
+	}
+	if d.early && now > driftOver && d.growth.least == 0 {
+		return // it has had its minute
 	}
 	since := now - d.begun
 	if cycles.ok && cycles == d.cycles && since < driftIdle {
 		return
 	}
 	d.cycles = cycles
+	if d.early && d.looks > 0 && since >= 1.5*driftSpacing {
+		d.point(now) // those that wait do not follow closely, and points are dear
+	}
 	d.sum, d.sumAt, d.looks = d.sum+bytes, d.sumAt+now, d.looks+1
 	if since < driftSpacing {
 		return
 	}
+	d.point(now)
+	d.fit()
+}
+
+// point makes one of the looks that wait.
+func (d *drift) point(now float64) {
 	drop := 0
 	for drop < d.n && (d.n-drop == driftPoints || now-d.at[drop] > driftWindow) {
 		drop++
@@ -80,19 +103,22 @@ func (d *drift) add(at time.Time, cycles Count, bytes float64) {
 	d.at[d.n], d.bytes[d.n] = d.sumAt/float64(d.looks), d.sum/float64(d.looks)
 	d.n++
 	d.sum, d.sumAt, d.looks, d.begun = 0, 0, 0, now
-	d.fit()
 }
 
 // fit looks for the beginning, going back from the last point.
 func (d *drift) fit() {
 	d.growth = drifting{}
+	points, seconds := driftLeast, driftOver
+	if d.early {
+		points, seconds = earlyLeast, earlyOver
+	}
 	var sums [driftPoints + 1]moments // of so many of the latest points
 	last := d.n - 1
 	for m := 1; m <= d.n; m++ {
 		i := d.n - m
 		sums[m] = sums[m-1].with(d.at[i]-d.at[last], d.bytes[i]-d.bytes[last])
 		over := d.at[last] - d.at[i]
-		if m < driftLeast || over < driftOver {
+		if m < points || over < seconds {
 			continue
 		}
 		// Of an odd number the one in the middle belongs to neither half: it may
@@ -105,13 +131,17 @@ func (d *drift) fit() {
 			continue
 		}
 		if low, ok := d.newHigh(i); ok {
-			d.growth = drifting{least, whole.slope, over, low}
+			gained := whole.slope * over
+			if d.early {
+				gained = least * over
+			}
+			d.growth = drifting{least, over, gained, low}
 		}
 	}
 }
 
 // newHigh reports whether of the points from one on the newest third is above the
-// others, and how low it is.
+// others, or if it is early all others, and how low it is.
 func (d *drift) newHigh(from int) (low float64, ok bool) {
 	var before [driftPoints]float64
 	split := d.n - (d.n-from)/3
@@ -124,6 +154,11 @@ func (d *drift) newHigh(from int) (low float64, ok bool) {
 			continue
 		}
 		low, high = min(low, d.bytes[i]), max(high, d.bytes[i])
+	}
+	if d.early {
+		for _, b := range d.bytes[:from] {
+			highBefore = max(highBefore, b)
+		}
 	}
 	n := split - from
 	return low, high > highBefore && low > nth(before[:n], n/2)
