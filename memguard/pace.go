@@ -14,6 +14,9 @@ const (
 	// A burst does not announce itself: even at rest count on the whole limit
 	// being filled within this time.
 	burst = time.Minute
+	// While a service starts nobody knows how it grows.
+	starting     = 10 * time.Second
+	tickStarting = 200 * time.Millisecond
 	// The fastest growth seen counts half after this time.
 	rateHalf = 5 * time.Second
 )
@@ -21,6 +24,7 @@ const (
 // pace chooses the time to the next look from how long the present growth needs
 // to reach the limit.
 type pace struct {
+	born time.Time // of the first sample
 	at   time.Time
 	used float64
 	rate float64 // bytes a second, the fastest seen, decaying
@@ -39,15 +43,21 @@ func (p *pace) next(s *Sample) time.Duration {
 		p.rate = max(now, p.rate*math.Exp2(-dt.Seconds()/rateHalf.Seconds()))
 	}
 	p.at, p.used = s.Time, used
+	if p.born.IsZero() {
+		p.born = s.Time
+	}
 	room := max(float64(limit)-used, 0)
 	next := min(room/max(p.rate, float64(limit)/burst.Seconds())/ticksAhead, tickRest.Seconds())
 	if s.Paced {
 		// A guard that acts must be there before. Being woken is what costs at rest
 		// (half a millisecond of CPU), and far from the limit the settings of the last
 		// tick hold: it looks once a second with an empty cgroup, four times with half
-		// of the limit in use, and every 60 ms with three quarters.
+		// of the limit in use, and every 60 ms with three quarters; at its start more often.
 		part := room / max(float64(limit), 1)
 		next = min(next, tickRest.Seconds()*part*part)
+		if s.Time.Sub(p.born) < starting {
+			next = min(next, tickStarting.Seconds()*part)
+		}
 	}
 	return max(time.Duration(next*float64(time.Second)), tickFastest)
 }

@@ -37,16 +37,20 @@ func TestPaceShortensAsTheLimitComesNear(t *testing.T) {
 // A guard that acts looks more often, and no less often where there is no limit.
 func TestPaceOfOneThatActs(t *testing.T) {
 	t.Parallel()
-	next := func(share float64) time.Duration {
-		s := filled(0, share)
+	next := func(age, share float64) time.Duration {
+		var p pace
+		p.next(filled(0, share))
+		s := filled(age, share)
 		s.Paced = true
-		return new(pace).next(s)
+		return p.next(s)
 	}
-	assert.Equal(t, tickRest, next(0))
-	assert.Equal(t, 250*time.Millisecond, next(0.5))
-	assert.Equal(t, 62500*time.Microsecond, next(0.75))
-	assert.Equal(t, tickFastest, next(0.9))
-	assert.Equal(t, tickFastest, next(1.1))
+	for share, want := range map[float64]time.Duration{
+		0: tickRest, 0.5: 250 * time.Millisecond, 0.75: 62500 * time.Microsecond, 0.9: tickFastest, 1.1: tickFastest,
+	} {
+		assert.Equal(t, want, next(20, share), share)
+	}
+	assert.Equal(t, tickStarting, next(1, 0), "at the start")
+	assert.Equal(t, tickStarting/2, next(1, 0.5))
 	s := filled(0, 0.9)
 	s.Paced, s.Cgroup.Limit = true, Known[uint64](0)
 	assert.Equal(t, tickFastest, new(pace).next(s))

@@ -59,14 +59,15 @@ type settings struct {
 
 // plan is how long the parts of a round last, and how dense the load is.
 type plan struct {
-	warm   time.Duration // load before anything is measured
+	warm   time.Duration // load before anything is measured ...
+	settle time.Duration // ... and this before ticks are: a guard looks more often at its start
 	load   time.Duration // in which requests are compared ...
 	window int           // ... so many of them with so many
 	rest   time.Duration // measured, without load
 	rate   float64       // requests a second while it does not pause
 }
 
-var usual = plan{warm: 1500 * time.Millisecond, load: 30 * time.Second, window: usualWindow, rest: 3 * time.Second, rate: perSecond}
+var usual = plan{warm: 1500 * time.Millisecond, settle: 12 * time.Second, load: 30 * time.Second, window: usualWindow, rest: 3 * time.Second, rate: perSecond}
 
 // Main runs the command line args, without the program's name, and returns the
 // exit status. A measurement starts copies of the program; in these Main plays

@@ -85,7 +85,7 @@ func compared(ctx context.Context, t plan, seed uint64) (b bout, err error) {
 		return b, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	to, err := s.begin(&ways[len(ways)-1], t.warm, t.rate, seed)
+	to, err := s.begin(&ways[len(ways)-1], t.warm+t.settle, t.rate, seed)
 	if err != nil {
 		return b, err
 	}
