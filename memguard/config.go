@@ -62,8 +62,10 @@ type Config struct {
 	// second up to 90 % while the collector takes more than GCBudget, and falls by
 	// 5 % a second otherwise. Without Shed, MemoryBreaker is half-open meanwhile;
 	// without either it is told that nobody sheds. Exit ends the process, with
-	// evidence, when a spiral has stood for five seconds, or at once when it leaves no
-	// time: 15 % of the limit is left beside what cannot be freed, or that grows.
+	// evidence, when a spiral has stood for five seconds, or at once when there is no
+	// time: no more than 15 % of the limit is left beside what cannot be freed, usage is at
+	// 95 %, the room has sunk by a quarter since the spiral began, or the forecast is
+	// half a minute.
 	OnSpiral pacer.OnSpiral
 
 	// ClassObjects is how many outstanding objects of one size class that grows are

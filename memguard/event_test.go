@@ -289,7 +289,14 @@ func TestTellingOutlivesGoexit(t *testing.T) {
 		require.NoError(t, g.Close())
 		kept, _, _ := g.journal.since(0)
 		require.GreaterOrEqual(t, len(kept), 50, name)
-		require.Equal(t, len(kept), len(d.events), name)
+		// Close waits a second for the telling; here it ends.
+		require.Eventually(t, func() bool {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return len(d.events) == len(kept)
+		}, time.Minute, time.Millisecond, name)
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		lost := map[string]int{}
 		for i, e := range d.events {
 			require.EqualValues(t, i+1, e.Seq, name)

@@ -105,8 +105,11 @@ func (h *hand) exit() {
 			}
 			h.g.note(Event{Kind: Applied, Action: a})
 			h.g.exit = func() {
-				fmt.Fprintf(os.Stderr, "memguard: exit status %d: %s\n", ExitStatus, a.Reason)
 				p.close()
+				// Whoever reads standard error may hang as well as a disk.
+				_, _ = atMost(exitWait, func() (int, error) {
+					return fmt.Fprintf(os.Stderr, "memguard: exit status %d: %s\n", ExitStatus, a.Reason)
+				})
 				os.Exit(ExitStatus)
 			}
 		}

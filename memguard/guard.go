@@ -116,19 +116,17 @@ func (g *Guard) run() {
 	defer g.leave()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var ticked time.Time
 	for {
-		due := false
 		select {
 		case <-g.ctx.Done():
 			return
 		case then := <-g.finished:
 			g.locked(then)
-		case <-timer.C:
-			due = true
 		case <-g.stir.wake:
-			due = true
-		}
-		if due {
+			timer.Reset(max(tickFastest-time.Since(ticked), 0))
+		case <-timer.C:
+			ticked = time.Now()
 			next, err := g.tick()
 			if err != nil {
 				return

@@ -207,7 +207,7 @@ func (p *proof) capture(plan evidence.Plan, s *Sample) bool {
 	now := *s
 	now.Blind = slices.Clone(s.Blind)
 	report := newReport(&now, p.g.judge, 0)
-	cycles, _ := p.cycles.AppendText([]byte("\n"))
+	cycles := p.cycles.Append([]byte("\n"))
 	var about Finding
 	for _, f := range report.Findings {
 		if f.ID == p.ask {

@@ -33,7 +33,9 @@ func TestStir(t *testing.T) {
 	w.saw(gib)
 	assert.True(t, woken())
 	assert.False(t, woken(), "once for all looks until the next tick")
+	w.saw(gib)
 	w.ticked(filled(1, 0.6))
+	assert.False(t, woken(), "that tick was it")
 	w.saw(gib / 2)
 	assert.False(t, woken())
 	s := filled(2, 0.5)
@@ -41,4 +43,25 @@ func TestStir(t *testing.T) {
 	w.ticked(s)
 	w.saw(gib)
 	assert.False(t, woken(), "without a limit")
+}
+
+// What goes up and down wakes the guard when it goes higher than before, and not each
+// time.
+func TestStirOfASwing(t *testing.T) {
+	t.Parallel()
+	w := stir{wake: make(chan struct{}, 1)}
+	wakes := 0
+	for i := range 600 { // a minute of ten looks a second, up and down by a tenth of the limit
+		now, share := float64(i)/10, 0.1+0.1*float64(i%2)
+		if i%20 == 0 {
+			w.ticked(filled(now, share))
+		}
+		w.saw(uint64(share * (1 << 30)))
+		if len(w.wake) > 0 {
+			wakes++
+			w.ticked(filled(now, share))
+		}
+	}
+	assert.Less(t, wakes, 10)
+	assert.Positive(t, wakes)
 }

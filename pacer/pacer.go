@@ -113,7 +113,7 @@ type OnSpiral uint8
 // What can be done in a spiral. The collector is given more room in each case: as
 // long as collections are ineffective the memory limit backs off towards the end.
 const (
-	Shed OnSpiral = iota // make work wait or refuse it; without a limiter this is a report only
+	Shed OnSpiral = iota // make work wait or refuse it, if there is somebody who can
 	Rise                 // let the heap have all of the room, and what the baseline forbids too
 	Exit                 // save evidence and exit: who runs the Governor does so
 )

@@ -20,7 +20,7 @@ const (
 // pairs, with the interval that belongs to Wilcoxon's signed-rank test: the
 // shifts which that test would not refuse. Hollander, Wolfe, Chicken:
 // Nonparametric Statistical Methods, 3.2 and 3.3. It assumes that a difference is
-// as likely to be too high as too low, which the order of the turns sees to, and
+// as likely to be too high as too low, and
 // nothing of how far: one round that a busy machine spoiled moves it little.
 func estimate(differences []float64) interval {
 	n := len(differences)

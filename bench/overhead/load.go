@@ -94,7 +94,7 @@ func (l *load) send(addr string, d time.Duration, rate float64, seed uint64) tal
 		time.Sleep(time.Until(start.Add(at)))
 		pending.Go(func() { l.one(addr, start.Add(at), kind, id) })
 	}
-	time.Sleep(time.Until(start.Add(d))) // every turn is as long, also where it ends with a pause
+	time.Sleep(time.Until(start.Add(d))) // also where it ends with a pause
 	pending.Wait()
 	t := l.tally
 	if slices.Sort(l.delays); len(l.delays) > 0 {

@@ -63,12 +63,11 @@ func (c *Cycles) Step(now *Collector) {
 	c.last = *now
 }
 
-// AppendText appends the table, the last collection at its end. The error is
-// always nil.
-func (c *Cycles) AppendText(b []byte) ([]byte, error) {
+// Append appends the table, the last collection at its end.
+func (c *Cycles) Append(b []byte) []byte {
 	var done debug.GCStats
 	debug.ReadGCStats(&done) // a copy under a lock: it stops nothing
-	return c.table(b, &done), nil
+	return c.table(b, &done)
 }
 
 func (c *Cycles) table(b []byte, done *debug.GCStats) []byte {

@@ -29,7 +29,8 @@ import (
 // The last series is the last to go, and then from its middle: what is compared is
 // its first and its last. Times to come are those of a clock that was set back
 // since, and count as older than all others. Other files in the directory are not
-// touched.
+// touched, but for what killed writers have left: a temporary file that nobody holds
+// a lock on (flock(2), so the directory is one machine's).
 type Store struct {
 	Dir      string // made with mode 0700 if it is not there
 	MaxFiles int    // 0 is 16

@@ -33,9 +33,11 @@ const (
 	// Slow start, for a burst of work whose cost is a guess. Far from the limit as
 	// much is let in as would not come near to it if none of what is in flight showed
 	// in the usage yet: work that waits for others first (its body, a database, a CPU)
-	// allocates late. And in any case what the window holds, which opens by half in
+	// allocates late. Work that was never measured counts guessTimes what it is thought
+	// to hold. And in any case what the window holds is let in, which opens by half in
 	// 50 ms at most, and only while it is used and something was heard of the memory
 	// since.
+	guessTimes  = 4
 	windowStart = 1. / 8 // of the room
 	windowGrow  = 1.5
 	windowEvery = 50 * time.Millisecond
@@ -205,7 +207,7 @@ func (c *core) refuses(now time.Duration, r *route, p Priority) Reason {
 	case c.near && c.willBrake(now, r.cost):
 		return Brake
 	case !c.near:
-		if need > c.window && !c.fits(r.cost) {
+		if need > c.window && !c.fits(r) {
 			return SlowStart
 		}
 		return ""
@@ -223,8 +225,20 @@ func (c *core) refuses(now time.Duration, r *route, p Priority) Reason {
 
 // fits reports whether the usage stays far from the limit with a unit more, if none
 // of what is in flight shows in it yet.
-func (c *core) fits(cost float64) bool {
-	return c.usage+c.held+cost <= nearOn*float64(c.memory.Limit)
+func (c *core) fits(r *route) bool {
+	sum := c.usage + r.most()
+	for _, other := range c.routes {
+		sum += float64(other.inFlight) * other.most()
+	}
+	return sum <= nearOn*float64(c.memory.Limit)
+}
+
+// most is what a unit may hold.
+func (r *route) most() float64 {
+	if r.learned {
+		return r.cost
+	}
+	return guessTimes * r.cost
 }
 
 // monopolist reports whether r holds its share and should leave the rest to others.

@@ -82,14 +82,18 @@ func TestPlantBurst(t *testing.T) {
 		most      int // refused
 	}{
 		{"16 KiB each, after a database", 256 * mib, 200, 16 << 10, 20 * time.Millisecond, 2 * time.Millisecond, waitSlowStart, 0},
-		{"nobody waits", 256 * mib, 200, 16 << 10, 20 * time.Millisecond, 2 * time.Millisecond, 0, 80},
+		{"nobody waits", 256 * mib, 200, 16 << 10, 20 * time.Millisecond, 2 * time.Millisecond, 0, 160},
 		{"4 KiB each", 1024 * mib, 3000, 4 << 10, 0, 50 * time.Millisecond, waitSlowStart, 0},
 		{"24 KiB each under little", small, 300, 24 << 10, 0, 20 * time.Millisecond, waitSlowStart, 0},
-		// What does not fit, and is not seen to come, does not kill.
+		// What does not fit, and is not seen to come, does not kill: up to three times
+		// what was guessed.
 		{"1 MiB each", small, 3000, mib, 0, 100 * time.Millisecond, waitSlowStart, 3000},
 		{"1 MiB each, late", small, 3000, mib, 40 * time.Millisecond, 100 * time.Millisecond, waitSlowStart, 3000},
 		{"1 MiB each, late, much room", 1024 * mib, 5000, mib, 40 * time.Millisecond, 100 * time.Millisecond, waitSlowStart, 5000},
 		{"1.5 MiB each, late", 256 * mib, 3000, 1.5 * mib, 40 * time.Millisecond, 100 * time.Millisecond, waitSlowStart, 3000},
+		{"2 MiB each, late", 256 * mib, 3000, 2 * mib, 40 * time.Millisecond, 100 * time.Millisecond, waitSlowStart, 3000},
+		{"3 MiB each, late", 256 * mib, 3000, 3 * mib, 40 * time.Millisecond, 100 * time.Millisecond, waitSlowStart, 3000},
+		{"3 MiB each, late, much room", 4096 * mib, 5000, 3 * mib, 100 * time.Millisecond, 100 * time.Millisecond, waitSlowStart, 5000},
 		{"1.5 MiB each, much room", 1024 * mib, 1000, 1.5 * mib, 0, 100 * time.Millisecond, waitSlowStart, 1000},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -22,7 +22,6 @@ const refusedBody = "overloaded for now: try again later\n"
 // pattern matches are the route "other". [Config.Work] may name it otherwise.
 func (l *Limiter) Handler(next http.Handler) http.Handler {
 	mux, _ := next.(*http.ServeMux)
-	l.handles.Store(true)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var work Work
 		if l.work != nil {

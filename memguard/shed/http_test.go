@@ -186,66 +186,6 @@ func TestListener(t *testing.T) {
 	}
 }
 
-// Half a request holds no place for ever, where it is known how many there are.
-func TestListenerHalfRequests(t *testing.T) {
-	t.Parallel()
-	l := New(Config{})
-	l.start = l.start.Add(-time.Minute)
-	l.Update(tight())
-	l.core.connection, l.core.peak = 0.4*mib, 90*mib // room for 16
-	var inner []*nobody
-	enter := func() bool {
-		c := &nobody{}
-		inner = append(inner, c)
-		l.counted = 0
-		return l.connect(c) != nil
-	}
-	ask := func(ago time.Duration) {
-		for c := range l.conns {
-			c.since.Store(asked - int64(l.now()-ago))
-		}
-	}
-	for range connectionsLeast {
-		require.True(t, enter())
-	}
-	ask(time.Minute / 2)
-	assert.False(t, enter(), "nobody knows how many requests there are")
-	l.Handler(http.NotFoundHandler())
-	l.core.inFlight = connectionsLeast
-	assert.Nil(t, l.quiet(l.now()), "as many as there is work")
-	l.core.inFlight = connectionsLeast - 2
-	l.counted = 0
-	assert.NotNil(t, l.quiet(l.now()))
-	assert.NotNil(t, l.quiet(l.now()))
-	assert.Nil(t, l.quiet(l.now()), "two more than there is work")
-	l.core.inFlight = 0
-	ask(silentAfter / 2)
-	assert.False(t, enter(), "not yet")
-	ask(silentAfter)
-	for range 2 * connectionsLeast {
-		ask(silentAfter)
-		require.True(t, enter())
-	}
-	s := l.Snapshot()
-	assert.Equal(t, connectionsLeast, s.Connections)
-	assert.EqualValues(t, 2*connectionsLeast, s.ConnectionsClosed)
-	closed := 0
-	for _, c := range inner {
-		if c.closed {
-			closed++
-		}
-	}
-	assert.Equal(t, 2*connectionsLeast, closed)
-}
-
-// nobody is a peer that says nothing.
-type nobody struct {
-	net.Conn
-	closed bool
-}
-
-func (n *nobody) Close() error { n.closed = true; return nil }
-
 // net/http finds in our connections what it looks for in a net.TCPConn.
 func TestListenerServes(t *testing.T) {
 	t.Parallel()

@@ -28,9 +28,7 @@ const (
 	connectionShare  = 1. / 16 // of the room, if work needs all of it
 	connectionAll    = 0.95    // of the room, if work needs none
 	quietAfter       = time.Second
-	silentAfter      = 3 * time.Second        // with something read, and no work for it
-	silentEvery      = 100 * time.Millisecond // they are counted
-	quietTries       = 16                     // connections that are looked at to find a quiet one
+	quietTries       = 16 // connections that are looked at to find a quiet one
 )
 
 // connect takes a connection in, or says that there is no room for one.
@@ -60,12 +58,9 @@ func (c *core) crowded(now time.Duration, more int) bool {
 // room takes the place of one that has been quiet for a second, without a request
 // that its handler is still at work on; if none is found, it is closed at once.
 //
-// A connection that has sent something is taken for one with a request. Where
-// [Limiter.Handler] admits the requests it is known how many there are, and what is
-// more than that for three seconds counts as quiet: half a request holds no place.
-// Which connections those are is not known, so that it may hit one with a request
-// that takes as long. Give the server a ReadHeaderTimeout of a few seconds: it knows,
-// and without Handler nothing else closes them.
+// A connection that has sent something counts as one whose request is under way until
+// the server has written: give it a ReadHeaderTimeout of a few seconds, for half a
+// request would hold its place for ever.
 //
 // It works for anything that reads and writes: HTTP/1, HTTP/2, TLS around it. A
 // connection on which the server only sends now and then (server-sent events,
@@ -129,42 +124,19 @@ func (l *Limiter) connect(inner net.Conn) net.Conn {
 	return c
 }
 
-// quiet finds a connection that has waited for its peer for some time, or, if there
-// are more that have asked than there is work, one of those that did long ago. Any of
-// them, and not the oldest: that would be the one whose handler takes long.
+// quiet finds a connection that has waited for its peer for some time.
 func (l *Limiter) quiet(now time.Duration) *conn {
-	l.count(now)
-	var found, silent *conn
+	var found *conn
 	least, tries := now-quietAfter, quietTries
 	for c := range l.conns { // begins anywhere
-		if since, asked := c.state(); asked && since <= now-silentAfter {
-			silent = c
-		} else if !asked && since <= least {
+		if since := time.Duration(c.since.Load()); since <= least {
 			found, least = c, since
 		}
 		if tries--; tries == 0 {
 			break
 		}
 	}
-	if found == nil && silent != nil && l.silent > 0 {
-		l.silent--
-		return silent
-	}
 	return found
-}
-
-// count finds out how many connections have asked long ago and yet for nothing: all
-// that asked then, less the work of all.
-func (l *Limiter) count(now time.Duration) {
-	if !l.handles.Load() || now-l.counted < silentEvery {
-		return
-	}
-	l.counted, l.silent = now, -l.core.inFlight-len(l.queue.waiting)
-	for c := range l.conns {
-		if since, asked := c.state(); asked && since <= now-silentAfter {
-			l.silent++
-		}
-	}
 }
 
 func (l *Limiter) forget(c *conn) {
@@ -179,25 +151,16 @@ type conn struct {
 	net.Conn
 	l     *Limiter
 	once  sync.Once
-	since atomic.Int64 // by Limiter.clock, when it became quiet; asked less the time if it asked
+	since atomic.Int64 // by Limiter.clock, when it became quiet; asked if it is not
 }
 
 // asked is that something was read since the last write: the handler has not answered.
 const asked = math.MaxInt64
 
-// state is since when the connection has been quiet, or has asked.
-func (c *conn) state() (since time.Duration, hasAsked bool) {
-	s := c.since.Load()
-	if s > asked/2 {
-		return time.Duration(asked - s), true
-	}
-	return time.Duration(s), false
-}
-
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if n > 0 && c.since.Load() <= asked/2 {
-		c.since.Store(asked - c.l.clock.Load())
+	if n > 0 && c.since.Load() != asked {
+		c.since.Store(asked)
 	}
 	return n, err
 }

@@ -12,6 +12,7 @@ const (
 	queueMost  = 64 // waiting is not free: each has a goroutine, and what it came with
 	queueLeast = 4
 	queueShare = 1. / 16 // of the room, far from the limit; each is as good as a connection
+	queueAll   = 4096    // and no more than that
 	tendEvery  = time.Millisecond
 	leavesHalf = 250 * time.Millisecond
 
@@ -55,7 +56,7 @@ func (l *Limiter) open(now time.Duration, reason Reason, wait time.Duration) boo
 	}
 	most := queueMost
 	if reason == SlowStart {
-		most = max(int(l.core.room()*queueShare/l.core.connection), queueLeast)
+		most = int(min(max(l.core.room()*queueShare/l.core.connection, queueLeast), queueAll))
 	} else if reason != Brake {
 		most = min(max(int(q.rate*wait.Seconds()), queueLeast), queueMost)
 	}
@@ -80,25 +81,14 @@ func (q *queue) remove(w *waiter) bool {
 	return true
 }
 
-// dispatch answers who has waited long enough, and who fits.
+// dispatch answers who has waited long enough, and who fits. tend does it, and
+// Update.
 func (l *Limiter) dispatch(now time.Duration) {
+	why := l.next(now)
 	q := &l.queue
-	full := false // for those who come first; then the rest shall not overtake
-	var why Reason
 	q.waiting = slices.DeleteFunc(q.waiting, func(w *waiter) bool {
-		// A window that opens lets in what comes, little by little, not a queue at once.
-		if !full && w.reason == SlowStart && !l.core.near && !l.core.fits(w.route.cost) {
-			full, why = true, SlowStart
-		}
-		if !full {
-			if w.reason = l.core.admit(now, w.route, w.priority); w.reason == "" {
-				w.unit, w.gen = l.unit(w.route)
-				close(w.done)
-				return true
-			}
-			full, why = w.reason != Share, w.reason
-		} else {
-			w.reason = why
+		if w.reason != Share {
+			w.reason = why // of who comes first it is that of all behind
 		}
 		if now < w.until || w.reason == SlowStart && now < w.slow {
 			return false
@@ -107,6 +97,34 @@ func (l *Limiter) dispatch(now time.Duration) {
 		close(w.done)
 		return true
 	})
+}
+
+// next lets those in who come first, as long as they fit, and says why the next one
+// does not. By the window of slow start
+// that is one each time: as it opens it lets in what comes, little by little, and not
+// a queue at once.
+func (l *Limiter) next(now time.Duration) (why Reason) {
+	q, c := &l.queue, &l.core
+	for i, byWindow := 0, false; i < len(q.waiting); {
+		w := q.waiting[i]
+		if !c.near && c.bounded(now) && c.inFlight > 0 && !c.fits(w.route) {
+			if byWindow {
+				return SlowStart
+			}
+			byWindow = true
+		}
+		switch w.reason = c.admit(now, w.route, w.priority); w.reason {
+		case "":
+			w.unit, w.gen = l.unit(w.route)
+			close(w.done)
+			q.waiting = slices.Delete(q.waiting, i, i+1)
+		case Share:
+			i++ // others are not to wait for it
+		default:
+			return w.reason // the rest shall not overtake
+		}
+	}
+	return ""
 }
 
 // tend looks after the queue while there is one. Those who wait for a collection

@@ -92,12 +92,11 @@ type Memory struct {
 // Limiter admits work by the memory it holds. Its methods may be called from
 // several goroutines.
 type Limiter struct {
-	work    func(*http.Request) Work
-	wait    time.Duration
-	slow    time.Duration // how long slow start may keep work waiting
-	start   time.Time
-	clock   atomic.Int64 // the time as of the last Update or admission: good enough for who is quiet
-	handles atomic.Bool  // requests are admitted by Handler
+	work  func(*http.Request) Work
+	wait  time.Duration
+	slow  time.Duration // how long slow start may keep work waiting
+	start time.Time
+	clock atomic.Int64 // the time as of the last Update or admission: good enough for who is quiet
 
 	mu      sync.Mutex // guards everything below; never held while calling out
 	core    core
@@ -108,8 +107,6 @@ type Limiter struct {
 	conns   map[*conn]struct{}
 	refused struct{ connections, closed uint64 }
 
-	counted  time.Duration // when silent was
-	silent   int           // connections that ask for nothing: see Limiter.quiet
 	refusing standing[int] // percent, by Refuse
 }
 
@@ -297,6 +294,6 @@ func (l *Limiter) leave(u *unit, gen uint64) {
 	u.next, l.spare = l.spare, u
 	l.queue.left++
 	if len(l.queue.waiting) > 0 {
-		l.dispatch(l.now())
+		l.next(l.now())
 	}
 }

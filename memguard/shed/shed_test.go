@@ -318,6 +318,77 @@ func TestEnterHopeless(t *testing.T) {
 	})
 }
 
+// Who waits in slow start is let in when nothing is in flight any more, or no limit is
+// left, and is not overtaken by who comes later.
+func TestEnterSlowStartEnds(t *testing.T) {
+	t.Parallel()
+	begin := func(t *testing.T, limit, usage uint64, cost float64) (l *Limiter, leave func()) {
+		l = New(Config{})
+		l.SetLook(func() (uint64, bool) { return usage, true })
+		l.Update(Memory{Limit: limit, Usage: usage, Must: 10 * mib})
+		r := l.core.route("work")
+		r.cost, r.learned = cost, true
+		leave, err := l.Enter(t.Context(), Work{Route: "work"})
+		require.NoError(t, err)
+		return l, leave
+	}
+	enter := func(l *Limiter, wait time.Duration) (took time.Duration, err error) {
+		start := time.Now()
+		leave, err := l.Enter(context.Background(), Work{Route: "work", Wait: wait})
+		took = time.Since(start)
+		if err == nil {
+			leave()
+		}
+		time.Sleep(2 * tendEvery) // who looks after the queue ends
+		return took, err
+	}
+	t.Run("nothing in flight", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			l, leave := begin(t, 128*mib, 40*mib, 45*mib)
+			time.AfterFunc(5*time.Millisecond, leave)
+			took, err := enter(l, time.Minute)
+			require.NoError(t, err)
+			assert.LessOrEqual(t, took, 6*time.Millisecond)
+		})
+	})
+	t.Run("no limit", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			l, leave := begin(t, 128*mib, 40*mib, 45*mib)
+			defer leave()
+			time.AfterFunc(5*time.Millisecond, func() { l.Update(Memory{}) })
+			took, err := enter(l, 0)
+			require.NoError(t, err)
+			assert.LessOrEqual(t, took, 6*time.Millisecond)
+		})
+	})
+	t.Run("not overtaken", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			l, leave := begin(t, 1024*mib, 590*mib, mib)
+			leaves := []func(){leave}
+			for {
+				leave, err := l.Enter(t.Context(), Work{Route: "work", Wait: -1})
+				if err != nil {
+					break
+				}
+				leaves = append(leaves, leave)
+			}
+			waited := make(chan error)
+			go func() { _, err := enter(l, 5*time.Second); waited <- err }()
+			synctest.Wait()
+			for _, leave := range leaves[:len(leaves)/2] {
+				leave()
+			}
+			require.NoError(t, <-waited)
+			for _, leave := range leaves[len(leaves)/2:] {
+				leave()
+			}
+		})
+	})
+}
+
 // A burst that is more than may be let in unseen waits until the first of it have
 // shown how little they hold; as soon as that is not so little, it waits no longer.
 func TestEnterBurst(t *testing.T) {
@@ -328,10 +399,10 @@ func TestEnterBurst(t *testing.T) {
 		limit, size      uint64
 		served, servedNo int // at least, at most
 	}{
-		{"little", Config{}, 1024 * mib, 4096, 2900, 3000}, // so many may wait
+		{"little", Config{}, 1024 * mib, 4096, 1000, 3000},
 		{"much", Config{}, 1024 * mib, mib, 500, 1000},
-		{"little, and nobody waits", Config{Wait: -1}, 1024 * mib, 4096, 500, 700},
-		{"little, and not for long", Config{Wait: 10 * time.Millisecond}, 1024 * mib, 4096, 500, 1000},
+		{"little, and nobody waits", Config{Wait: -1}, 1024 * mib, 4096, 140, 700},
+		{"little, and not for long", Config{Wait: 10 * time.Millisecond}, 1024 * mib, 4096, 140, 1000},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -390,7 +461,7 @@ func TestEnterBurstLooks(t *testing.T) {
 		time.AfterFunc(5*time.Millisecond, func() { usage.Store(40 * mib) })
 		_, err = l.Enter(t.Context(), Work{Route: "work"})
 		require.NoError(t, err)
-		assert.InDelta(t, 6, time.Since(began).Milliseconds(), 1)
+		assert.InDelta(t, 7, time.Since(began).Milliseconds(), 2)
 		time.Sleep(10 * time.Millisecond) // whoever tended the queue has gone
 	})
 }

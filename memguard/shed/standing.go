@@ -5,10 +5,16 @@ package shed
 import "slices"
 
 // standing is what several want of one setting, each until it is taken back, in
-// whatever order. The latest counts.
+// whatever order. The latest counts. Of those that nobody takes back only the last
+// standingMost are remembered.
 type standing[T any] []*T
 
+const standingMost = 64
+
 func (s *standing[T]) add(want T) (mine *T) {
+	if len(*s) == standingMost {
+		*s = slices.Delete(*s, 0, 1)
+	}
 	*s = append(*s, &want)
 	return &want
 }
