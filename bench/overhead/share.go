@@ -60,8 +60,8 @@ func shareOf(text []byte) (s share, err error) {
 		switch {
 		case f == "":
 			continue
-		case strings.HasPrefix(f, module+"memguard/shed."):
-			s.Limiter += n
+		case slices.ContainsFunc(stack, inLimiter) && !slices.ContainsFunc(stack, inTick):
+			s.Limiter += n // its look at the usage is a function of the guard's
 		default:
 			s.Guard += n
 		}
@@ -94,6 +94,10 @@ func guardian(stack []string) string {
 	}
 	return ""
 }
+
+func inLimiter(f string) bool { return strings.HasPrefix(f, module+"memguard/shed.") }
+
+func inTick(f string) bool { return strings.HasPrefix(f, module+"memguard.(*Guard).run") }
 
 // wrapped is what the limiter's handler, listener and connections call in place
 // of the server.

@@ -36,6 +36,14 @@ var stacks = map[string]struct {
 		[]string{module + "memguard/shed.(*conn).Read", "net/http.(*conn).serve"},
 		module + "memguard/shed.(*conn).Read",
 	},
+	"a look for the limiter": {
+		[]string{"syscall.Pread", module + "scavenge/cgroup.(*file).pread", module + "memguard.(*Guard).lookForWork", module + "memguard/shed.(*Limiter).lookLocked"},
+		module + "scavenge/cgroup.(*file).pread",
+	},
+	"a tick that tells the limiter": {
+		[]string{module + "memguard/shed.(*core).update", module + "memguard/shed.(*Limiter).Update", module + "memguard.(*Guard).tick", module + "memguard.(*Guard).run"},
+		module + "memguard/shed.(*core).update",
+	},
 	"the cache":   {[]string{"runtime.mallocgc", module + "bench/overhead.newDocument"}, ""},
 	"the runtime": {[]string{"runtime.gcDrain", "runtime.gcBgMarkWorker"}, ""},
 	"nothing":     {nil, ""},
@@ -65,11 +73,11 @@ func TestShareOf(t *testing.T) {
 	require.NoError(t, p.Write(&text))
 	s, err := shareOf(text.Bytes())
 	require.NoError(t, err)
-	assert.EqualValues(t, 90, s.All)
-	assert.EqualValues(t, 10, s.Guard)
-	assert.EqualValues(t, 20, s.Limiter)
-	assert.InDelta(t, 100./9, s.percent(s.Guard), 1e-9)
-	assert.Equal(t, []spent{{"memguard/shed.(*conn).Read", 10}, {"memguard/shed.pattern", 10}, {"scavenge/cgroup.(*file).pread", 10}}, s.Where)
+	assert.EqualValues(t, 110, s.All)
+	assert.EqualValues(t, 20, s.Guard)
+	assert.EqualValues(t, 30, s.Limiter)
+	assert.InDelta(t, 2000./110, s.percent(s.Guard), 1e-9)
+	assert.Equal(t, []spent{{"scavenge/cgroup.(*file).pread", 20}, {"memguard/shed.(*conn).Read", 10}, {"memguard/shed.(*core).update", 10}, {"memguard/shed.pattern", 10}}, s.Where)
 
 	_, err = shareOf([]byte("no profile"))
 	assert.Error(t, err)

@@ -173,7 +173,7 @@ func (l *Limiter) Refusing() int {
 const (
 	lookEvery    = time.Millisecond      // near the limit, in a burst, and where work waits
 	lookEveryFar = 20 * time.Millisecond // it takes longer to get there
-	lookBurst    = 1. / 64               // of the room: what was let in since the last look
+	lookBurst    = 1. / 64               // of the room: what was let in since the last look, and is there still
 )
 
 // lookLocked reads the usage if that is due. It lets go of the lock meanwhile.
@@ -182,7 +182,7 @@ func (l *Limiter) lookLocked(now time.Duration) {
 	if l.look == nil || !c.known || now-l.looked < lookEvery {
 		return
 	}
-	if now-l.looked < lookEveryFar && !c.near && len(l.queue.waiting) == 0 && c.pending[0] < c.room()*lookBurst {
+	if now-l.looked < lookEveryFar && !c.near && len(l.queue.waiting) == 0 && min(c.pending[0], c.held) < c.room()*lookBurst {
 		return
 	}
 	l.looked = now
