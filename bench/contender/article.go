@@ -39,7 +39,7 @@ var article = lab.Contender{
 	Setup: "a breaker by usage (half-open at 70 %, open at 85 %) with GC percent 100, 50, 200 by state, sheds 50 % half-open and 95 % open; " +
 		"FreeOSMemory when a class of MemStats.BySize grows by half in a second",
 	Start: func(limit uint64) (lab.Hooks, error) {
-		b, hooks, err := startBreaker(limit)
+		b, hooks, err := startBreaker(limit, true)
 		if err != nil {
 			return lab.Hooks{}, err
 		}
@@ -65,19 +65,20 @@ var articleTable = lab.Contender{
 	Name:  "article-table",
 	Setup: "the same breaker, which refuses nothing: GC percent 100, 50, 200 by state, and FreeOSMemory as there",
 	Start: func(limit uint64) (lab.Hooks, error) {
-		_, hooks, err := startBreaker(limit)
+		_, hooks, err := startBreaker(limit, true)
 		return hooks, err
 	},
 }
 
-// startBreaker starts the recipe's loop; the hooks have its end alone.
-func startBreaker(limit uint64) (*breaker, lab.Hooks, error) {
+// startBreaker starts the recipe's loop, which acts by itself or only has a state; the
+// hooks have its end alone.
+func startBreaker(limit uint64, acts bool) (*breaker, lab.Hooks, error) {
 	g, err := cgroup.Open("/proc", 0)
 	if err != nil {
 		return nil, lab.Hooks{}, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	b := &breaker{limit: limit}
+	b := &breaker{limit: limit, acts: acts}
 	var loop sync.WaitGroup
 	loop.Go(func() { b.run(ctx, g) })
 	return b, lab.Hooks{Close: func() error {
@@ -89,6 +90,7 @@ func startBreaker(limit uint64) (*breaker, lab.Hooks, error) {
 
 type breaker struct {
 	limit uint64
+	acts  bool
 	state atomic.Int32 // 0 closed, 1 half-open, 2 open
 }
 
@@ -117,7 +119,9 @@ func step(state int32, share float64) int32 {
 }
 
 func (b *breaker) run(ctx context.Context, g *cgroup.Group) {
-	defer debug.SetGCPercent(debug.SetGCPercent(articlePercent[0]))
+	if b.acts {
+		defer debug.SetGCPercent(debug.SetGCPercent(articlePercent[0]))
+	}
 	var m runtime.MemStats
 	var live [len(m.BySize)]uint64
 	looked := time.Now()
@@ -133,10 +137,12 @@ func (b *breaker) run(ctx context.Context, g *cgroup.Group) {
 			old := b.state.Load()
 			if s := step(old, float64(usage)/float64(b.limit)); s != old {
 				b.state.Store(s)
-				debug.SetGCPercent(articlePercent[s])
+				if b.acts {
+					debug.SetGCPercent(articlePercent[s])
+				}
 			}
 		}
-		if time.Since(looked) < articleLook {
+		if !b.acts || time.Since(looked) < articleLook {
 			continue
 		}
 		looked = time.Now()

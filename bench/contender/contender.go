@@ -12,7 +12,7 @@ import (
 )
 
 // All are the contenders, those first that everybody else is compared with.
-var All = []lab.Contender{plain, limit90, article, articleTable, guard, guardAndShed}
+var All = []lab.Contender{plain, limit90, article, articleTable, guard, guardAndTable, guardAndShed}
 
 var plain = lab.Contender{
 	Name:  "plain",

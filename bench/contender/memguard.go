@@ -4,6 +4,7 @@ package contender
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/memguard/memguard-go/memguard"
 	"github.com/memguard/memguard-go/memguard/evidence"
 	"github.com/memguard/memguard-go/memguard/shed"
+	"github.com/memguard/memguard-go/pacer"
 )
 
 var guard = lab.Contender{
@@ -50,6 +52,22 @@ var guardAndShed = lab.Contender{
 			OnCompact: func(f func()) { compact.Store(&f) },
 			Close:     g.Close,
 		}, nil
+	},
+}
+
+var guardAndTable = lab.Contender{
+	Name:  "memguard-table",
+	Setup: "memguard with the breaker of article-table as its Config.Breaker: the same GC percents by state, as far as headroom and GC CPU allow",
+	Start: func(limit uint64) (lab.Hooks, error) {
+		b, hooks, err := startBreaker(limit, false)
+		if err != nil {
+			return lab.Hooks{}, err
+		}
+		g := memguard.Start(memguard.Config{
+			Event: tell, Evidence: store(),
+			Breaker: func() pacer.State { return pacer.State(b.state.Load()) },
+		})
+		return lab.Hooks{Close: func() error { return errors.Join(g.Close(), hooks.Close()) }}, nil
 	},
 }
 

@@ -190,7 +190,7 @@ web:
 	require.Eventually(t, func() bool { return len(prom.query(t, `memguard_target_up == 0`).Result) == 2 }, time.Minute, 100*time.Millisecond)
 	assert.Empty(t, prom.query(t, `memguard_target_ledger_bytes`).Result)
 
-	daemon(t, box.Start, leak)
+	daemon(t, box.Start, leak, "-rate", "5") // forty seconds: time enough to be sure, on a busy machine too
 	a := prom.firing(t, "MemguardOOMForecast")
 	assert.Equal(t, "orders", a.Labels["target"])
 	assert.Contains(t, []string{"warning", "critical"}, a.Labels["severity"])

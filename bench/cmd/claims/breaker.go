@@ -69,6 +69,16 @@ func judgeTable(all [][]tableFigures) (Verdict, string) {
 	return False, happened
 }
 
+func judgeRoom(all [][]tableFigures) (Verdict, string) {
+	closed, open := all[0][0], all[0][1]
+	happened := fmt.Sprintf("The same 512 MiB of garbage beside the same live heap. Closed (%d): %d cycles, %.2f s of GC CPU, goal %s. Open (%d): %d cycles, %.2f s, goal %s.",
+		closed.Percent, closed.Cycles, closed.GCCPU, inMiB(closed.Goal), open.Percent, open.Cycles, open.GCCPU, inMiB(open.Goal))
+	if open.Cycles < closed.Cycles && open.GCCPU < closed.GCCPU {
+		return True, happened
+	}
+	return False, happened
+}
+
 // What becomes of a service is for the kernel to say: the lab's scenarios, in a real
 // memory cgroup. This program has the lab in it.
 

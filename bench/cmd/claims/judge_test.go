@@ -35,6 +35,7 @@ func TestJudges(t *testing.T) {
 		"the table does not":          {False, judged(judgeLab, outcomes(1, 1, 0)...)},
 		"nobody is killed":            {Unclear, judged(judgeLab, outcomes(0, 0, 0)...)},
 		"open lowers the goal":        {True, judged(judgeTable, []tableFigures{{Goal: 100}, {Goal: 50}, {Goal: 200}})},
+		"open collects as much":       {False, judged(judgeRoom, []tableFigures{{Cycles: 5, GCCPU: 1}, {Cycles: 5, GCCPU: 1}})},
 		"discarded is allocated":      {True, judged(judgeDiscard, discardFigures{Calls: 1000, Discarded: 1000, Kept: 1000})},
 		"nothing is allocated":        {Unclear, judged(judgeDiscard, discardFigures{Calls: 1000})},
 

@@ -74,6 +74,15 @@ var pacing = []Claim{
 		experiment: test(measureTable, judgeTable),
 	},
 	{
+		Name: "breaker-with-room", Article: "2.5",
+		Says:       "Where the limit leaves room, GOGC 200 while the breaker is open saves CPU.",
+		Expect:     True,
+		Why:        "For the same garbage there are fewer cycles, each as dear as the live heap. That is when the table helps; it takes as much room as the live heap once more, which the breaker's state says nothing of.",
+		Signal:     "`/cpu/classes/gc/total:cpu-seconds`; the limit less all that is not heap, against `/gc/heap/goal:bytes`",
+		Variants:   []Variant{{Env: []string{"GODEBUG=gctrace=1"}}},
+		experiment: test(measureTable, judgeRoom),
+	},
+	{
 		Name: "breaker-under-load", Article: "2.5",
 		Says:       "With that table a service under overload survives where an unguarded one is killed.",
 		Expect:     False,
