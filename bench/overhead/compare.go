@@ -71,7 +71,7 @@ func compare(ctx context.Context, rounds int, t plan, progress io.Writer) (*comp
 		}
 		c.Rounds = append(c.Rounds, b)
 		fmt.Fprintf(progress, "round %d of %d: a request %.1f µs, the limiter %+.2f µs, each of %.1f ticks a second %.0f µs; at rest", round+1, rounds,
-			1e6*b.Request, 1e6*b.Limiter, float64(b.Ticks)/b.Wall, 1e6*b.Tick)
+			1e6*b.Request, 1e6*b.Limiter, b.rate(), 1e6*b.Tick)
 		for i, r := range all {
 			c.Ways[i].Rests = append(c.Ways[i].Rests, r)
 			fmt.Fprintf(progress, " %s %.3f %% %.1f MiB", ways[i].name, 100*r.CPU, mib(r.Memory.RSS))
@@ -94,13 +94,12 @@ func column[T any](all []T, of func(*T) float64) []float64 {
 // sum sums the rounds up.
 func (c *comparison) sum() {
 	of := func(f func(*bout) float64) interval { return estimate(column(c.Rounds, f)) }
-	rate := func(b *bout) float64 { return float64(b.Ticks) / b.Wall }
 	c.Request = of(func(b *bout) float64 { return b.Request })
 	c.Limiter = of(func(b *bout) float64 { return b.Limiter })
 	c.Tick = of(func(b *bout) float64 { return b.Tick })
-	c.Rate = of(rate)
+	c.Rate = of((*bout).rate)
 	c.LimiterShare = of(func(b *bout) float64 { return 100 * b.Limiter / b.Request })
-	c.GuardShare = of(func(b *bout) float64 { return 100 * b.Tick * rate(b) / (b.Request * usualRate) })
+	c.GuardShare = of(func(b *bout) float64 { return 100 * b.Tick * b.rate() / (b.Request * usualRate) })
 	var (
 		cpu  = func(r *idle) float64 { return r.CPU }
 		rss  = func(r *idle) float64 { return float64(r.Memory.RSS) }

@@ -47,6 +47,9 @@ type bout struct {
 	Ticks    int     `json:"ticks"`
 }
 
+// rate is how many ticks there are in a second.
+func (b *bout) rate() float64 { return float64(b.Ticks) / b.Wall }
+
 // pairs sends bundles for a while.
 func (l *load) pairs(o order) (bout, error) {
 	c := comparing{window: o.Window}

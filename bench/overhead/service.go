@@ -51,10 +51,9 @@ var ways = []way{
 
 // usage is what the service says of itself; all cumulative.
 type usage struct {
-	CPU       float64 // seconds, user and system
-	Cycles    uint64  // completed garbage collections
-	Allocated uint64  // bytes
-	Guard     *acts   `json:",omitempty"`
+	CPU    float64 // seconds, user and system
+	Cycles uint64  // completed garbage collections
+	Guard  *acts   `json:",omitempty"`
 }
 
 // document is what that the service reads and writes: forty lines, 5 KiB of
@@ -205,16 +204,14 @@ func (s *service) be(name string) (at addresses, err error) {
 		return at, err
 	}
 	var event func(memguard.Event)
+	var limiter *shed.Limiter
+	stamp := s.stamped
 	if s.watch != nil {
 		event = s.watch.event
-	}
-	guard, limiter := ways[i].guard(event)
-	if s.guard = guard; s.watch != nil {
-		s.watch.guard = guard
-	}
-	stamp := func(h http.Handler) http.Handler { return stamped(guard, h) }
-	if s.watch != nil {
 		stamp = func(h http.Handler) http.Handler { return h } // nobody compares
+	}
+	if s.guard, limiter = ways[i].guard(event); s.watch != nil {
+		s.watch.guard = s.guard
 	}
 	if at.Plain, err = s.listen(stamp(mux), unlimited); err == nil && limiter != nil {
 		at.Limited, err = s.listen(stamp(limiter.Handler(mux)), limiter.Listener)
@@ -236,9 +233,9 @@ func (s *service) listen(h http.Handler, around func(net.Listener) net.Listener)
 }
 
 // stamped says in each answer when the guard has last ticked.
-func stamped(g *memguard.Guard, h http.Handler) http.Handler {
+func (s *service) stamped(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header()[tickHeader] = []string{strconv.FormatInt(time.Now().Add(-g.Alive()).UnixMicro(), 10)}
+		w.Header()[tickHeader] = []string{strconv.FormatInt(time.Now().Add(-s.guard.Alive()).UnixMicro(), 10)}
 		h.ServeHTTP(w, r)
 	})
 }
@@ -296,9 +293,9 @@ func playService(r role) error {
 
 // used reads what the process has taken so far.
 func used() (u usage, err error) {
-	m := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/allocs:bytes"}}
+	m := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}}
 	metrics.Read(m)
-	u.Cycles, u.Allocated = m[0].Value.Uint64(), m[1].Value.Uint64()
+	u.Cycles = m[0].Value.Uint64()
 	cpu, err := cpuOf(os.Getpid())
 	u.CPU = cpu.Seconds()
 	return u, err
