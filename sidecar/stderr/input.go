@@ -3,6 +3,7 @@
 package stderr
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -56,7 +57,11 @@ type follower struct {
 	begun bool  // the first look is over
 	f     *os.File
 	off   int64
+	last  []byte // what stands before off, at most lastSize; nil: not read by us
 }
+
+// lastSize is more than a line of the runtime's, two of which can end alike.
+const lastSize = 512
 
 // Read waits for more; the end of the context is the end of the file.
 func (w *follower) Read(p []byte) (int, error) {
@@ -83,24 +88,18 @@ func (w *follower) try(p []byte) (int, error) {
 				return 0, nil
 			}
 		}
-		if n, _ := w.f.ReadAt(p, w.off); n > 0 {
-			w.off += int64(n)
+		if w.rewritten() {
+			w.off, w.last = 0, nil
+		}
+		if n := w.next(p); n > 0 {
 			return n, nil
 		}
 		st, err := w.f.Stat()
-		if err == nil && st.Size() < w.off { // copytruncate, or ">file"
-			w.off = 0
-			if n, _ := w.f.ReadAt(p, 0); n > 0 {
-				w.off = int64(n)
-				return n, nil
-			}
-		}
 		now, nowErr := os.Stat(w.path)
 		if err == nil && (nowErr != nil || os.SameFile(st, now)) {
 			return 0, nil // moved away and nothing new yet: its writer may still have it open
 		}
-		if n, _ := w.f.ReadAt(p, w.off); n > 0 { // written before the new one was there
-			w.off += int64(n)
+		if n := w.next(p); n > 0 { // written before the new one was there
 			return n, nil
 		}
 		w.f.Close()
@@ -109,12 +108,32 @@ func (w *follower) try(p []byte) (int, error) {
 	return 0, nil
 }
 
+func (w *follower) next(p []byte) int {
+	n, _ := w.f.ReadAt(p, w.off)
+	w.off += int64(n)
+	w.last = append(w.last, p[:n]...)
+	w.last = append(w.last[:0], w.last[max(0, len(w.last)-lastSize):]...)
+	return n
+}
+
+// rewritten reports whether the file was truncated (copytruncate, or ">file"): what
+// was read last stands there no more. Its size does not tell of one that has grown
+// again between two looks.
+func (w *follower) rewritten() bool {
+	if len(w.last) == 0 {
+		return false
+	}
+	was := make([]byte, len(w.last))
+	n, err := w.f.ReadAt(was, w.off-int64(len(was)))
+	return (err == nil || errors.Is(err, io.EOF)) && !bytes.Equal(was[:n], w.last)
+}
+
 func (w *follower) open(first bool) bool {
 	f, err := openRegular(w.path)
 	if err != nil {
 		return false
 	}
-	w.f, w.off = f, 0
+	w.f, w.off, w.last = f, 0, nil
 	if st, err := f.Stat(); first && err == nil && w.end >= 0 {
 		w.off = max(0, st.Size()-w.end)
 	}

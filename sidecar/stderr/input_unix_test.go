@@ -66,8 +66,7 @@ func TestFollow(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.log")
 	s, err := Open(path)
-	run(t, s, err) // it is not there yet
-	time.Sleep(2 * poll)
+	run(t, s, err) // it is not there yet, perhaps
 	appendTo(t, path, "starting\n"+gc(1)+gc(2)[:30])
 	assert.Equal(t, []uint32{1}, numbers(t, s, 1))
 	appendTo(t, path, gc(2)[30:])
@@ -81,18 +80,19 @@ func TestFollow(t *testing.T) {
 	assert.Equal(t, []uint32{1, 2, 3, 4, 5}, numbers(t, s, 5), "rotated by name")
 
 	require.NoError(t, os.Truncate(path, 0))
-	time.Sleep(2 * poll)
-	appendTo(t, path, gc(6))
+	appendTo(t, path, gc(6)) // as long as what stood there
 	assert.Equal(t, []uint32{1, 2, 3, 4, 5, 6}, numbers(t, s, 6), "copied and truncated")
+	require.NoError(t, os.Truncate(path, 0))
+	appendTo(t, path, "longer\n"+gc(7))
+	assert.Equal(t, []uint32{1, 2, 3, 4, 5, 6, 7}, numbers(t, s, 7), "truncated and grown again between two looks")
 
 	require.NoError(t, os.Remove(path))
-	time.Sleep(2 * poll)
-	appendTo(t, path, gc(7)+"panic: end\n")
-	numbers(t, s, 7)
+	appendTo(t, path, gc(8)+"panic: end\n")
+	numbers(t, s, 8)
 	require.Eventually(t, func() bool { return strings.HasSuffix(string(s.Tail()), "panic: end\n") }, 10*time.Second, time.Millisecond)
-	cycles, next := s.Cycles(5)
+	cycles, next := s.Cycles(6)
 	assert.Len(t, cycles, 2)
-	assert.Equal(t, uint64(7), next)
+	assert.Equal(t, uint64(8), next)
 	_, exited := s.Exit()
 	assert.False(t, exited, "a file knows nothing of it")
 }
