@@ -179,6 +179,7 @@ func (h *hand) feed() {
 	h.limiter.Update(shed.Memory{
 		Limit: r.Limit, Usage: r.Usage, Must: r.Must(), Other: h.notGos(),
 		Free: r.Free, Margin: max(h.decision.Margin, r.Limit/limiterMargin), Cycles: r.Cycles,
+		Allocated: r.Allocated,
 	})
 }
 

@@ -77,6 +77,10 @@ type route struct {
 	age      [3]int // in flight, by the epoch in which it entered: this one, the last, older
 	ended    [2]int // what left, in this epoch and the last
 
+	there     int     // in flight when the present count began
+	left      int     // what left since
+	allocates float64 // bytes for each unit, by the count before; 0 is unknown
+
 	admitted, refused uint64
 
 	due int // percent of a unit that is to be refused by order: see ordered
@@ -96,6 +100,8 @@ type core struct {
 
 	base     float64
 	learned  time.Duration // last
+	counted  time.Duration // when the present count of what units allocate began ...
+	from     uint64        // ... and what had been allocated then; 0 is unknown
 	inFlight int
 	held     float64 // Σ inFlight × cost, of work
 	epoch    int64
@@ -270,6 +276,7 @@ func (c *core) leave(r *route, entered int64) {
 	r.inFlight--
 	r.age[min(c.epoch-entered, int64(len(r.age)-1))]--
 	r.ended[0]++
+	r.left++
 	c.inFlight--
 	c.held -= r.cost
 	if c.inFlight == 0 {
@@ -303,6 +310,9 @@ func (c *core) update(now time.Duration, m Memory) {
 	m.Margin = min(m.Margin, m.Limit/4)
 	first, cycled, dt := !c.known, c.memory.Cycles != m.Cycles, now-c.updated
 	c.memory, c.updated, c.known, c.entered = m, now, true, 0
+	if first || now-c.counted >= countFor {
+		c.recount(now)
+	}
 	if first {
 		c.base = max(float64(m.Must)-c.held-c.heldByConnections(), 0)
 		c.window, c.turned, cycled = c.room()*windowStart, now, false

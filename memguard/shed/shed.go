@@ -87,6 +87,8 @@ type Memory struct {
 	Free   uint64 // of Usage, what Go holds free for new objects
 	Margin uint64 // left free below the limit, for what arrives within one reaction; 0 is 4 % of it
 	Cycles uint64 // completed garbage collections
+
+	Allocated uint64 // by Go since the process began, garbage included; 0 is unknown
 }
 
 // Limiter admits work by the memory it holds. Its methods may be called from
