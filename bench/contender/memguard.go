@@ -49,6 +49,7 @@ var guardAndShed = lab.Contender{
 			},
 			Handler:   limiter.Handler,
 			Listener:  limiter.Listener,
+			ConnState: limiter.ConnState,
 			OnCompact: func(f func()) { compact.Store(&f) },
 			Close:     g.Close,
 		}, nil

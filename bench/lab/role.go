@@ -175,7 +175,7 @@ func serve(ctx context.Context, addr string, hooks Hooks, handler http.Handler) 
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{Handler: hooks.Handler(handler), ReadHeaderTimeout: time.Minute}
+	srv := &http.Server{Handler: hooks.Handler(handler), ConnState: hooks.ConnState, ReadHeaderTimeout: time.Minute}
 	defer context.AfterFunc(ctx, func() { srv.Close() })()
 	if err := srv.Serve(hooks.Listener(l)); !errors.Is(err, http.ErrServerClosed) {
 		return err

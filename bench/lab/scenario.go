@@ -73,8 +73,9 @@ type Hooks struct {
 	// to be called when the work has ended.
 	Enter func(ctx context.Context, route string) (leave func(), ok bool)
 
-	Handler  func(http.Handler) http.Handler // around the whole service
-	Listener func(net.Listener) net.Listener
+	Handler   func(http.Handler) http.Handler // around the whole service
+	Listener  func(net.Listener) net.Listener
+	ConnState func(net.Conn, http.ConnState) // of the http.Server; may be nil
 
 	// OnCompact registers what the service can do against its own fragmentation:
 	// copy what lives and drop the old structure.

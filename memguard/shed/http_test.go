@@ -5,6 +5,7 @@ package shed
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -160,7 +161,7 @@ func TestListener(t *testing.T) {
 	// A connection that has long been quiet makes room; one whose handler is at work does not.
 	past := int64(l.now() - quietAfter)
 	for _, c := range ours[1:] {
-		c.(*tcpConn).since.Store(asked)
+		c.(*tcpConn).since.Store(busy)
 	}
 	assert.True(t, refused(t, ln))
 	ours[0].(*tcpConn).since.Store(past)
@@ -208,6 +209,75 @@ func TestListenerServes(t *testing.T) {
 	var c net.Conn = &tcpConn{}
 	assert.Implements(t, (*io.ReaderFrom)(nil), c)
 	assert.Implements(t, (*interface{ CloseWrite() error })(nil), c)
+}
+
+// isQuiet reports whether an hour from now some connection may be closed for a new one.
+func isQuiet(l *Limiter) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.quiet(l.now()+time.Hour) != nil
+}
+
+// A peer that reads slowly is at work, however long a write takes.
+func TestListenerSlowPeer(t *testing.T) {
+	t.Parallel()
+	l := New(Config{})
+	server, peer := net.Pipe()
+	c := l.connect(server)
+	assert.True(t, isQuiet(l), "it has said nothing")
+	wrote := make(chan error)
+	go func() {
+		_, err := c.Write(make([]byte, 1000))
+		wrote <- err
+	}()
+	_, err := io.ReadFull(peer, make([]byte, 1))
+	require.NoError(t, err)
+	assert.False(t, isQuiet(l), "a write is under way")
+	_, err = io.ReadFull(peer, make([]byte, 999))
+	require.NoError(t, err)
+	require.NoError(t, <-wrote)
+	assert.True(t, isQuiet(l))
+}
+
+// A server tells which connections have a request under way: one that was answered in
+// part, and one of two on the same connection.
+func TestConnState(t *testing.T) {
+	t.Parallel()
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("HTTP2=%v", http2), func(t *testing.T) {
+			t.Parallel()
+			l := New(Config{})
+			end := make(chan struct{})
+			mux := http.NewServeMux()
+			mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.WriteString(w, "begun ")
+				_ = http.NewResponseController(w).Flush()
+				<-end
+				_, _ = io.WriteString(w, "done")
+			})
+			mux.HandleFunc("/quick", func(http.ResponseWriter, *http.Request) {})
+			s := httptest.NewUnstartedServer(mux)
+			s.Listener, s.EnableHTTP2 = l.Listener(s.Listener), http2
+			s.Config.ConnState = l.ConnState
+			s.StartTLS()
+			defer s.Close()
+			slow, err := s.Client().Get(s.URL + "/slow")
+			require.NoError(t, err)
+			assert.Equal(t, http2, slow.ProtoMajor == 2)
+			if http2 {
+				quick, err := s.Client().Get(s.URL + "/quick")
+				require.NoError(t, err)
+				require.NoError(t, quick.Body.Close())
+				assert.Equal(t, 1, l.Snapshot().Connections, "both on one")
+			}
+			assert.False(t, isQuiet(l))
+			close(end)
+			body, err := io.ReadAll(slow.Body)
+			require.NoError(t, err)
+			assert.Equal(t, "begun done", string(body))
+			require.Eventually(t, func() bool { return isQuiet(l) }, time.Minute, time.Millisecond)
+		})
+	}
 }
 
 // A request whose handler was found already is not routed once more, where nothing

@@ -41,7 +41,7 @@ const (
 	learnNew      = 4.  // weight of a route never measured, against one that was
 	learnOther    = 0.1 // weight of the base and of connections, against work in flight
 	boundMost     = 0.9 // of the limit: the most at which the usage bounds the costs
-	countFor      = 500 * time.Millisecond
+	countFor      = 100 * time.Millisecond
 	countLeast    = 32       // units that a bound needs
 	countStack    = 64 << 10 // what a unit may hold beside: the stack is not among the allocations
 	costLeast     = 1024.    // bytes

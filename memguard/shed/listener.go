@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,13 +59,11 @@ func (c *core) crowded(now time.Duration, more int) bool {
 // room takes the place of one that has been quiet for a second, without a request
 // that its handler is still at work on; if none is found, it is closed at once.
 //
-// A connection that has sent something counts as one whose request is under way until
-// the server has written: give it a ReadHeaderTimeout of a few seconds, for half a
-// request would hold its place for ever.
-//
-// It works for anything that reads and writes: HTTP/1, HTTP/2, TLS around it. A
-// connection on which the server only sends now and then (server-sent events,
-// WebSocket) looks quiet.
+// An [http.Server] knows which of its connections have a request under way: set its
+// ConnState to [Limiter.ConnState]. Of others, and without that, a connection has one
+// from what it sends until the server has answered anything. That is wrong of two
+// requests at a time (HTTP/2) and of an answer in pieces (a Flush, server-sent events),
+// which may be cut off after a second; and half a request holds its place for ever.
 func (l *Limiter) Listener(inner net.Listener) net.Listener { return &listener{Listener: inner, l: l} }
 
 type listener struct {
@@ -94,7 +93,7 @@ func (l *Limiter) connect(inner net.Conn) net.Conn {
 	now := l.now()
 	l.clock.Store(int64(now))
 	c := &conn{Conn: inner, l: l}
-	c.wrote()
+	c.answered()
 	l.mu.Lock()
 	l.lookLocked(now)
 	ok := l.core.connect(now)
@@ -146,32 +145,72 @@ func (l *Limiter) forget(c *conn) {
 	}
 }
 
+// ConnState tells of the connections of an [http.Server] which have a request under
+// way, in HTTP/2 too: those are not closed for new ones. It is for the server's field of
+// that name, and does nothing with connections that are not from [Limiter.Listener]. A
+// hijacked connection (WebSocket) has a request under way until it is closed.
+func (l *Limiter) ConnState(nc net.Conn, state http.ConnState) {
+	for {
+		switch c := nc.(type) {
+		case interface{ is(http.ConnState) }: // ours
+			c.is(state)
+			return
+		case interface{ NetConn() net.Conn }: // crypto/tls
+			nc = c.NetConn()
+		default:
+			return
+		}
+	}
+}
+
 // conn is a connection that was let in.
 type conn struct {
 	net.Conn
 	l     *Limiter
 	once  sync.Once
-	since atomic.Int64 // by Limiter.clock, when it became quiet; asked if it is not
+	told  atomic.Bool  // since is known by ConnState, and not by what is read and written
+	since atomic.Int64 // by Limiter.clock, when it became quiet; busy if it is not
 }
 
-// asked is that something was read since the last write: the handler has not answered.
-const asked = math.MaxInt64
+// busy is that a request is under way.
+const busy = math.MaxInt64
+
+func (c *conn) is(state http.ConnState) {
+	c.told.Store(true) // before anybody reads, for the server tells of a new one first
+	if state == http.StateNew || state == http.StateIdle {
+		c.since.Store(c.l.clock.Load())
+	} else {
+		c.since.Store(busy)
+	}
+}
+
+// asks is that something is on its way, or was read: the handler has not answered.
+func (c *conn) asks() {
+	if !c.told.Load() && c.since.Load() != busy {
+		c.since.Store(busy)
+	}
+}
+
+func (c *conn) answered() {
+	if !c.told.Load() {
+		c.since.Store(c.l.clock.Load())
+	}
+}
 
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if n > 0 && c.since.Load() != asked {
-		c.since.Store(asked)
+	if n > 0 {
+		c.asks()
 	}
 	return n, err
 }
 
 func (c *conn) Write(p []byte) (int, error) {
+	c.asks() // to a slow peer it takes long
 	n, err := c.Conn.Write(p)
-	c.wrote()
+	c.answered()
 	return n, err
 }
-
-func (c *conn) wrote() { c.since.Store(c.l.clock.Load()) }
 
 func (c *conn) Close() error {
 	c.once.Do(func() {
@@ -190,8 +229,9 @@ type tcpConn struct {
 }
 
 func (c *tcpConn) ReadFrom(r io.Reader) (int64, error) {
+	c.asks()
 	n, err := c.tcp.ReadFrom(r)
-	c.wrote()
+	c.answered()
 	return n, err
 }
 

@@ -256,7 +256,7 @@ func guard(limit uint64, g *cgroup.Group, l *shed.Limiter) {
 	names := []string{
 		"/memory/classes/total:bytes", "/memory/classes/heap/released:bytes", "/gc/heap/live:bytes",
 		"/memory/classes/heap/unused:bytes", "/memory/classes/heap/stacks:bytes", "/memory/classes/heap/free:bytes",
-		"/gc/cycles/total:gc-cycles", "/memory/classes/heap/objects:bytes",
+		"/gc/cycles/total:gc-cycles", "/memory/classes/heap/objects:bytes", "/gc/heap/allocs:bytes",
 	}
 	s := make([]metrics.Sample, len(names))
 	for i := range s {
@@ -276,7 +276,7 @@ func guard(limit uint64, g *cgroup.Group, l *shed.Limiter) {
 		debug.SetMemoryLimit(max(int64(mapped)+left, 0))
 		l.Update(shed.Memory{
 			Limit: limit, Usage: usage, Must: v(2) + v(3) + v(4) + metadata,
-			Other: max(usage, mapped) - mapped, Free: v(5), Margin: margin, Cycles: v(6),
+			Other: max(usage, mapped) - mapped, Free: v(5), Margin: margin, Cycles: v(6), Allocated: v(8),
 		})
 	}
 	tick()

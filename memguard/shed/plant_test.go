@@ -69,6 +69,8 @@ type plant struct {
 	free    float64
 	marked  float64
 	cycles  uint64
+
+	allocated float64
 	gcLeft  time.Duration
 	gcFrees float64
 	then    map[time.Duration][]func()
@@ -93,6 +95,7 @@ func (p *plant) allocate(n float64) bool {
 	if p.gcLeft > 0 && p.usage()-p.free+n > p.limit-p.margin && p.assists {
 		return false
 	}
+	p.allocated += n
 	reuse := min(n, p.free)
 	p.free -= reuse
 	// GOMEMLIMIT: pages that lie free elsewhere are given back first
@@ -182,7 +185,7 @@ func (p *plant) poisson(mean float64) (n int) {
 func (p *plant) memory() Memory {
 	return Memory{
 		Limit: uint64(p.limit), Usage: uint64(p.usage()), Must: uint64(p.marked), Other: uint64(p.other),
-		Free: uint64(p.free), Margin: uint64(p.margin), Cycles: p.cycles,
+		Free: uint64(p.free), Margin: uint64(p.margin), Cycles: p.cycles, Allocated: uint64(p.base + p.allocated),
 	}
 }
 
