@@ -88,8 +88,7 @@ func (h *hand) level() float64 {
 
 // notGos is what is charged and not the Go runtime's.
 func (h *hand) notGos() uint64 {
-	r := &h.reading
-	return r.Usage - min(r.Usage, r.Mapped-r.Untouched)
+	return h.reading.Usage - min(h.reading.Usage, h.resident)
 }
 
 // pacerState is a memory breaker's state in the pacer's words.

@@ -47,7 +47,7 @@ func (h *hand) unfragment(s *Sample) {
 	of, near := r.Mapped, true
 	if r.Limit != Unlimited {
 		of = r.Limit
-		near = float64(r.Must()+r.Usage-min(r.Usage, r.Mapped-r.Untouched)) >= compactNear*float64(r.Limit)
+		near = float64(r.Must()+h.notGos()) >= compactNear*float64(r.Limit)
 	}
 	if !near || r.Unused < compactLeast || float64(r.Unused) < compactWaste*float64(of) || s.Time.Sub(c.at) < c.rest {
 		return

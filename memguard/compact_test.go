@@ -18,6 +18,7 @@ import (
 func wasting(cfg Config, unused, live, limit uint64) (*hand, *Sample) {
 	h := handOf(cfg)
 	h.known = true
+	h.resident = live + unused
 	h.reading = pacer.Reading{Limit: limit, Usage: live + unused, Mapped: live + unused, Live: live, Unused: unused, Cycles: 7}
 	return h, &Sample{Time: time.Now(), Runtime: Runtime{Cycles: Known[uint64](7)}}
 }

@@ -48,7 +48,8 @@ type Config struct {
 	// MemoryBreaker, if set, is a breaker that the guard tells the level of memory at
 	// each tick: what no collection frees and what is not Go's, as a part of the
 	// limit. In a dry run it hears nothing and stays closed. An order may force it
-	// (SetBreaker), and when the guard ends it is closed.
+	// (SetBreaker). When the last guard that tells it has ended it is closed, unless the
+	// service itself has forced it.
 	MemoryBreaker *shed.Breaker
 
 	// GCBudget is the share of all CPU that the collector may take before the guard

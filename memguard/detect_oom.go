@@ -19,10 +19,12 @@ import (
 // which show what is slow beside the teeth of a cache. The graver one is told.
 type oomForecast struct {
 	must   trend
+	most   trend // the same if nothing had become garbage since the last collection
 	marked drift // what collections have left
 	early  drift // the same in the first minute
 	used   trend // memory taken since start: it does not fall when the heap is collected
 	heap   survival
+	cycled time.Time     // before which the last collection ended
 	since  time.Time     // when the present growth of must began; zero while there is none
 	drifts bool          // the last sample was a warning by drift
 	left   time.Duration // of the last sample; 0 if it gave no forecast
@@ -39,6 +41,9 @@ const (
 	// unless there is no time left to be sure.
 	forecastSeen   = 10 * time.Second
 	forecastAtOnce = time.Second
+	// With the collector off what can make sure is the next collection, and that
+	// comes a moment before the end. If by then nothing was garbage, it is time.
+	forecastKept = 2 * time.Second
 	// Growth slower than this in the whole window is noise: counters of the
 	// kernel and the runtime are batched.
 	forecastSlope = 32 << 10 // bytes a second
@@ -64,15 +69,17 @@ func (d *oomForecast) step(s *Sample) verdict {
 	if !ok {
 		return clearly()
 	}
+	before := d.heap
 	must, needs, ok := unfreeable(s, d.heap.estimate(&s.Runtime))
 	if !ok {
 		return blindly("the cgroup's usage is unknown")
 	}
 	d.must.add(s.Time, float64(must))
+	d.revise(s, must, &before)
 	d.mark(s)
 	room := max(float64(limit)-d.must.highest()*needs, 0) / needs // above the last teeth, if there are any
 	soonest := max(d.toFill(s, float64(limit)), 0)
-	f := d.lately(s.Time, room, soonest)
+	f := d.lately(s, room, soonest)
 	if slow := d.overMinutes(float64(must), max(room-driftMargin*float64(limit), 0), soonest, driftMargin*float64(limit)); slow.severity > f.severity {
 		f = slow
 	}
@@ -124,7 +131,8 @@ type forecast struct {
 }
 
 // lately is the forecast by the last minute.
-func (d *oomForecast) lately(now time.Time, room, soonest float64) (f forecast) {
+func (d *oomForecast) lately(s *Sample, room, soonest float64) (f forecast) {
+	now := s.Time
 	slope, over, ok := d.must.perSecond()
 	if !ok || slope < forecastSlope {
 		d.since = time.Time{}
@@ -143,13 +151,28 @@ func (d *oomForecast) lately(now time.Time, room, soonest float64) (f forecast) 
 	}
 	f.severity = Info
 	switch {
-	case seen < f.left || seen < forecastSeen.Seconds() && f.left > forecastAtOnce.Seconds():
+	case seen < f.left || seen < forecastSeen.Seconds() && f.left > d.atOnce(&s.Runtime).Seconds():
 	case f.left <= forecastCritical.Seconds():
 		f.severity = Critical
 	case f.left <= forecastWarning.Seconds():
 		f.severity = Warning
 	}
 	return f
+}
+
+// atOnce is how little time must be left for an alarm that does not wait.
+func (d *oomForecast) atOnce(r *Runtime) time.Duration {
+	if d.offAndKept(r) {
+		return forecastKept
+	}
+	return forecastAtOnce
+}
+
+// offAndKept reports whether the collector is off, and next to all is kept that was
+// ever allocated.
+func (d *oomForecast) offAndKept(r *Runtime) bool {
+	percent, ok := r.GCPercent.Get()
+	return ok && percent < 0 && d.heap.keepsAll()
 }
 
 // overMinutes is the forecast by the last four minutes: a warning at least, or none:
@@ -178,6 +201,26 @@ func (d *oomForecast) overMinutes(must, room, soonest, margin float64) (f foreca
 		f.severity = Critical
 	}
 	return f
+}
+
+// revise takes back what was thought to be garbage before a collection and was not.
+// What is garbage stays garbage: of all that lay there at any time since the collection
+// before, no more was than this one has found. It is so of every collection; but where
+// those are many they tell by themselves, and a cache that fills would seem to have
+// grown for longer.
+func (d *oomForecast) revise(s *Sample, must uint64, before *survival) {
+	r, most := &s.Runtime, float64(must)
+	notLive, ok := minus(s.Cgroup.undroppable(), plus(r.Objects, r.Free)).Get()
+	allocated, ok2 := r.Allocated.Get()
+	mayLive := before.live + float64(allocated) - before.allocated
+	if ok && ok2 {
+		most = float64(notLive) + mayLive
+	}
+	d.most.add(s.Time, most)
+	if live, ok := r.Live.Get(); ok && d.heap.cycles != before.cycles && (before.cycles == 0 || d.offAndKept(r)) {
+		d.must.raise(d.cycled, &d.most, mayLive-float64(live))
+		d.cycled = s.Time
+	}
 }
 
 // mark notes what a collection has left. Stacks count as far as collections leave
@@ -243,7 +286,7 @@ func unfreeable(s *Sample, alive Bytes) (must uint64, needs float64, ok bool) {
 		}
 		return must, 1, true
 	}
-	limited := goLimit < limit
+	limited := goLimit < limit || s.Paced // a guard's is higher by what was never faulted in
 	if percent < 0 && !limited {
 		return must, 1, true // nothing collects: garbage stays
 	}

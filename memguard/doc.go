@@ -9,6 +9,8 @@
 // [Source.Explain] for any other; [Start] keeps doing it in one goroutine whose
 // tick shortens as the limit comes near.
 //
-// Nothing in this package stops the world, forces a collection or changes a
-// setting. What cannot be read is unknown, never zero, and the reason is kept.
+// A [Source], a [Judge] and [Explain] only look: they do not stop the world, force a
+// collection or change a setting. A [Guard] of the calling process acts on what it
+// sees, as far as its [Config] lets it, and puts settings back when it ends. What
+// cannot be read is unknown, never zero, and the reason is kept.
 package memguard

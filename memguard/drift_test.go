@@ -249,7 +249,18 @@ func anyService(r *rand.Rand) (v service, room float64) {
 // an early drift accuses if it counts what is likely to have been gained.
 func TestAnyServiceIsNotAccused(t *testing.T) {
 	t.Parallel()
-	const begin, lives, atMost = 900, 500, 11
+	accuse(t, 11, func(*service) {})
+}
+
+// With GOGC=off it is accused no more often, if a guard starts the first two
+// collections. If none does, 18 are: of what lives nobody knows until the limit is near.
+func TestServiceWithTheCollectorOffIsNotAccused(t *testing.T) {
+	t.Parallel()
+	accuse(t, 6, func(v *service) { v.gogc, v.told = -1, true })
+}
+
+func accuse(t *testing.T, atMost int64, change func(v *service)) {
+	const begin, lives = 900, 500
 	var accused atomic.Int64
 	t.Run("lives", func(t *testing.T) {
 		for part := range uint64(2) {
@@ -257,6 +268,7 @@ func TestAnyServiceIsNotAccused(t *testing.T) {
 				t.Parallel()
 				for seed := begin + part; seed < begin+lives; seed += 2 {
 					v, room := anyService(rand.New(rand.NewPCG(seed, 5)))
+					change(&v)
 					first, _, killed := alarms(v, 100)
 					require.True(t, math.IsInf(killed, 0), "seed %d", seed)
 					if !math.IsInf(first, 0) {
@@ -267,5 +279,5 @@ func TestAnyServiceIsNotAccused(t *testing.T) {
 			})
 		}
 	})
-	assert.LessOrEqual(t, accused.Load(), int64(atMost), "of %d lives", lives)
+	assert.LessOrEqual(t, accused.Load(), atMost, "of %d lives", lives)
 }

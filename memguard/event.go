@@ -46,6 +46,7 @@ type ActionName string
 const (
 	SetGCPercent   ActionName = "gc-percent"     // From and To are percent, -1 is off
 	SetMemoryLimit ActionName = "memory-limit"   // From and To are bytes, math.MaxInt64 is none
+	Log            ActionName = "log"            // nothing but the event, which is Planned: memory may soon be worth giving back
 	FreeOSMemory   ActionName = "free-os-memory" // collect, and give back all that is idle
 	CollectGarbage ActionName = "gc"             // collect
 	Compact        ActionName = "compact"        // the service's own hook against fragmentation

@@ -214,3 +214,36 @@ func TestForecastIsWithdrawnWithItsCause(t *testing.T) {
 	assert.False(t, forecast)
 	assert.Empty(t, j.Findings())
 }
+
+// With GOGC=off nothing is collected before the limit is near, and all that grows until
+// then might be garbage. The two collections that a guard starts tell.
+func TestForecastWithTheCollectorOff(t *testing.T) {
+	t.Parallel()
+	off := service{garbage: 1, gogc: -1, limit: 64 * mebi, goLimit: 0.96 * 64 * mebi, other: constant(mebi), paced: true, told: true}
+	for _, c := range []struct{ rate, lead float64 }{{12.8, 1.4}, {10, 1.5}, {2, 12}, {1, 25}, {0.5, 50}} {
+		v := off
+		v.live = ramp(c.rate * mebi)
+		first, _, killed := alarms(v, 300)
+		require.False(t, math.IsInf(killed, 0))
+		assert.GreaterOrEqual(t, killed-first, c.lead, "%v MiB/s: killed at %.1f s", c.rate, killed)
+
+		v.live, v.garbage = constant(mebi), c.rate*mebi
+		first, _, killed = alarms(v, 300)
+		assert.True(t, math.IsInf(killed, 0))
+		assert.True(t, math.IsInf(first, 0), "%v MiB/s of garbage: accused at %.1f s", c.rate, first)
+	}
+}
+
+// The memory limit of a guard may be higher than the cgroup's, by what was never faulted
+// in: the collector is not without a limit for that.
+func TestGarbageUnderAGuardIsNoneThatStays(t *testing.T) {
+	t.Parallel()
+	s := healthy(0)
+	s.Runtime.GCPercent, s.Runtime.MemoryLimit = Known[int64](-1), Known(s.Cgroup.Limit.v+1)
+	all, _, _ := unfreeable(s, s.Runtime.Live)
+	s.Paced = true
+	must, needs, ok := unfreeable(s, s.Runtime.Live)
+	require.True(t, ok)
+	assert.Equal(t, all-s.Runtime.idle().v, must)
+	assert.InDelta(t, 1, needs, 0)
+}

@@ -59,7 +59,9 @@ type Guard struct {
 	logLost bool
 }
 
-// Start starts guarding. Close ends it.
+// Start starts guarding. Close ends it. With a store for evidence Start waits for the
+// disk, for a second at most: one that hangs has the black box and the word of how the
+// predecessor ended come later.
 func Start(cfg Config) *Guard {
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &Guard{
@@ -81,7 +83,9 @@ func Start(cfg Config) *Guard {
 		g.leaks = newLeakWatch()
 		g.leaks.start()
 	}
-	g.proof.open()
+	if p := g.proof.profiles; p != nil {
+		g.record(func() opened { return openBox(p.Store.Dir) })
+	}
 	go g.teller()
 	go g.run()
 	return g

@@ -25,7 +25,8 @@ type hand struct {
 	second bool // there was another one, and that was told
 
 	reading  pacer.Reading
-	known    bool // reading is of this tick
+	resident uint64 // of what the runtime has mapped
+	known    bool   // reading is of this tick
 	breaker  pacer.StateFunc
 	asked    chan struct{} // the breaker is to be asked
 	once     sync.Once     // for the goroutine that does
@@ -34,15 +35,16 @@ type hand struct {
 	governor pacer.Governor
 	applier  *pacer.Applier
 	decision pacer.Decision
-	wanted   pacer.Setting  // last applied; in a dry run planned
-	toldAt   time.Time      // when a change of the memory limit was last told
-	told     ActionName     // the change of this setting is an event already
-	settled  bool           // the GC percent was chosen once
-	higher   rise           // of it
-	clamped  pacer.Decision // that was told; zero while nothing is clamped
-	clampAt  time.Time      // when that was
+	wanted   pacer.Setting // last applied; if it sets nothing, planned
+	toldAt   time.Time     // when a change of the memory limit was last told
+	told     ActionName    // the change of this setting is an event already
+	settled  bool          // the GC percent was chosen once
+	higher   rise          // of it
+	clamped  clamp         // that stands; zero while nothing is clamped
+	clampAt  time.Time     // when one was last told
 	changes  uint64
 	clamps   uint64
+	seenTo   uint64 // cycles that it has seen to: see firstCycles
 
 	releaser scavenge.Releaser
 	outcome  *scavenge.Outcome // that the releaser has not heard of
@@ -54,6 +56,7 @@ type hand struct {
 	plan     scavenge.Plan
 
 	limiter  *shed.Limiter
+	unlook   func() // it looks at the usage no more; nil if it does not
 	shedding shedding
 	memory   *shed.Breaker
 	memoryIs pacer.State // the state that was told last
@@ -75,20 +78,25 @@ func newHand(cfg *Config, g *Guard) *hand {
 	} else if table == nil {
 		table = pacer.DefaultTable()
 	}
-	if cfg.Shed != nil && !cfg.DryRun {
-		cfg.Shed.SetLook(g.lookForWork)
-	}
 	budget := cfg.GCBudget
 	if !(budget > 0 && budget < 1) {
 		budget = gcBudget
 	}
 	applier := pacer.NewApplier()
-	return &hand{
+	h := &hand{
 		applier: applier, wanted: applier.Baseline(),
 		g: g, dry: cfg.DryRun, breaker: cfg.Breaker, asked: make(chan struct{}, 1), limiter: cfg.Shed, memory: cfg.MemoryBreaker, compact: cfg.Compact,
 		governor: pacer.Governor{Table: table, Budget: budget, OnSpiral: cfg.OnSpiral},
 		releaser: scavenge.Releaser{ClassObjects: cmp.Or(cfg.ClassObjects, sizeclassObjects)},
 	}
+	if h.limiter != nil && !h.dry {
+		heard.begin(h.limiter)
+		h.unlook = h.limiter.SetLook(g.lookForWork)
+	}
+	if h.memory != nil && !h.dry {
+		heard.begin(h.memory)
+	}
+	return h
 }
 
 // acting is the guard that changes the process's settings. Of two, each would
@@ -126,6 +134,7 @@ func (h *hand) step(s *Sample) {
 	h.give(s)
 	h.pace()
 	h.shed(s)
+	h.firstCycles()
 	h.unfragment(s)
 	h.exit()
 }
@@ -147,11 +156,16 @@ func (h *hand) fill(s *Sample) {
 	if high, ok := bounded(c.High); ok {
 		limit = min(limit, high) // above it the kernel makes everything wait
 	}
-	h.known = true
+	h.known, h.resident = true, min(mapped, anon)
+	var untouched, out uint64 // where swap is not known, what is not resident may be either
+	if swap, ok := s.swapped().Get(); ok {
+		out = min(swap, mapped-h.resident)
+		untouched = mapped - h.resident - out
+	}
 	h.reading = pacer.Reading{
 		Time: s.Time, Limit: limit, Usage: used, Mapped: mapped, Live: r.Live.v,
 		Objects: r.Objects.v, Unused: r.Unused.v, Free: r.Free.v, Stacks: r.stacksStay() + r.OSStacks.v,
-		Metadata: r.Metadata.v, Goal: goal, Untouched: mapped - min(mapped, anon),
+		Metadata: r.Metadata.v, Goal: goal, Untouched: untouched, Swapped: out,
 		Cycles: r.Cycles.v, Allocated: r.Allocated.v, GCCPU: r.GCCPU.v, CPU: r.CPU.v,
 	}
 	h.heap = scavenge.Heap{
@@ -200,11 +214,11 @@ func (h *hand) undo() {
 		h.g.note(Event{Kind: Undone, Action: Action{Name: ShedLoad, From: 1, Reason: endReason}})
 	}
 	if h.memory != nil && !h.dry {
-		h.memory.Reset() // nobody will tell it the level any more
+		heard.end(h.memory, h.memory.Reset) // nobody will tell it the level any more
 	}
 	if h.limiter != nil && !h.dry {
-		h.limiter.SetLook(nil) // nobody will tell it of the memory any more
-		h.limiter.Update(shed.Memory{})
+		h.unlook()
+		heard.end(h.limiter, func() { h.limiter.Update(shed.Memory{}) }) // as above
 	}
 	if !h.sets {
 		return
@@ -245,7 +259,7 @@ func (h *hand) give(s *Sample) {
 	h.outcome = nil
 	h.plan = h.releaser.Step(&in)
 	if h.plan.Changed && h.plan.Grade == scavenge.Log {
-		h.g.note(Event{Time: s.Time, Kind: Planned, Action: Action{Name: FreeOSMemory, Reason: h.plan.Reason.String(), DryRun: true}})
+		h.g.note(Event{Time: s.Time, Kind: Planned, Action: Action{Name: Log, Reason: h.plan.Reason.String(), DryRun: h.dry}})
 	}
 	if !h.plan.Release {
 		return
@@ -288,7 +302,7 @@ func (h *hand) release(a Action) {
 
 // status says what the hand does.
 func (h *hand) status(st *Status) {
-	st.Acts, st.DryRun = true, h.dry
+	st.Acts, st.DryRun = true, !h.sets
 	st.Coupled = h.governor.Table != nil && !h.deaf.Load()
 	st.Breaker = h.reading.State
 	if h.memory != nil {

@@ -4,6 +4,7 @@ package memguard
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/memguard/memguard-go/memguard/shed"
 	"github.com/memguard/memguard-go/pacer"
+	"github.com/memguard/memguard-go/scavenge"
 )
 
 // handOf is a hand whose samples the test makes, of a guard that does not run.
@@ -262,6 +264,8 @@ func TestProcessTwoGuards(t *testing.T) {
 	es, _, _ := second.journal.since(0)
 	require.NotEmpty(t, es)
 	assert.Equal(t, Blind{"settings", "another guard of this process changes them: this one only plans"}, es[0].Blind)
+	assert.False(t, first.Status().DryRun)
+	assert.True(t, second.Status().DryRun, "it sets nothing, and says so")
 	_, err := second.Do(Order{Action: SetGCPercent, To: 50, Reason: "a test"})
 	assert.ErrorIs(t, err, ErrOrder)
 	_, err = first.Do(Order{Action: SetGCPercent, To: 50, Reason: "a test"})
@@ -274,6 +278,56 @@ func TestProcessTwoGuards(t *testing.T) {
 	assert.True(t, third.hand.sets)
 	require.NoError(t, third.Close())
 	assert.Equal(t, found, pacer.NewApplier().Current())
+}
+
+// The first rung of the releaser's ladder is a line in the log, and nothing that is
+// planned, in a guard that acts.
+func TestTheLogRungIsNoRelease(t *testing.T) {
+	t.Parallel()
+	for _, dry := range []bool{false, true} {
+		h := handOf(Config{DryRun: dry})
+		s := healthy(0)
+		s.Runtime.Live, s.Runtime.Objects = Known[uint64](820*mebi), Known[uint64](830*mebi)
+		add(s, 20*mebi)
+		h.fill(s)
+		h.give(s)
+		assert.Equal(t, scavenge.Log, h.plan.Grade)
+		es, _, _ := h.g.journal.since(0)
+		require.Len(t, es, 1)
+		assert.Equal(t, Planned, es[0].Kind)
+		assert.Equal(t, Log, es[0].Action.Name)
+		assert.Equal(t, dry, es[0].Action.DryRun)
+		level, _, _ := es[0].logged()
+		assert.Equal(t, slog.LevelInfo, level)
+	}
+}
+
+// What of Go's memory is swapped out was touched, and comes back. Where swap is not
+// known, nothing is taken for never touched.
+func TestSwappedOutIsNotUntouched(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		swap, cgroup           Bytes
+		wantUntouched, wantOut uint64
+	}{
+		"none":                  {Known[uint64](0), Known[uint64](0), 60, 0},
+		"a part":                {Known[uint64](20 * mebi), Known[uint64](30 * mebi), 40, 20},
+		"more than is missing":  {Known[uint64](200 * mebi), Bytes{}, 0, 60},
+		"not known":             {Bytes{}, Bytes{}, 0, 0},
+		"the cgroup's own none": {Bytes{}, Known[uint64](0), 60, 0},
+		"somebody's":            {Bytes{}, Known[uint64](1), 0, 0},
+	} {
+		h, s := handOf(Config{DryRun: true}), healthy(0)
+		mapped, _ := s.Runtime.mapped().Get()
+		s.Process.RSS, s.Process.Shared = Known(mapped-60*mebi), Known[uint64](0)
+		s.Cgroup.Usage = Known(mapped + 40*mebi) // with 60 MiB of page cache: 40 MiB of others
+		s.Process.Swap, s.Cgroup.Swap = c.swap, c.cgroup
+		h.fill(s)
+		require.True(t, h.known, name)
+		assert.Equal(t, c.wantUntouched*mebi, h.reading.Untouched, name)
+		assert.Equal(t, c.wantOut*mebi, h.reading.Swapped, name)
+		assert.EqualValues(t, 40*mebi, h.notGos(), name)
+	}
 }
 
 // The level of memory moves the memory breaker, and that the GC percent, by the

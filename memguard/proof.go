@@ -45,7 +45,7 @@ type proof struct {
 	buf     [evidence.PayloadSize]byte
 }
 
-// newProof opens the black box. What cannot be kept is said, and the guard goes on.
+// newProof keeps nothing yet: the black box comes with record.
 func newProof(cfg *Config, g *Guard) proof {
 	p := proof{g: g, recorder: cfg.Recorder}
 	if cfg.Evidence == nil || g.source.runtime == nil {
@@ -53,24 +53,6 @@ func newProof(cfg *Config, g *Guard) proof {
 	}
 	p.profiles = &evidence.Profiles{Store: cfg.Evidence}
 	return p
-}
-
-// open makes the black box, after the predecessor's was looked at.
-func (p *proof) open() {
-	if p.profiles == nil {
-		return
-	}
-	dir := p.profiles.Store.Dir
-	died, err := Predecessors(dir)
-	if err != nil {
-		p.lost("predecessor", err)
-	}
-	if p.box, err = evidence.OpenBox(evidence.BoxConfig{Dir: dir, Layout: BoxLayout, Bytes: boxBytes}); err != nil {
-		p.lost("black box", err)
-	}
-	for _, e := range died {
-		p.g.note(e)
-	}
 }
 
 // close waits for a second, if the disk hangs.
@@ -168,6 +150,9 @@ func (p *proof) step(s *Sample) {
 		return
 	}
 	p.look(&s.Runtime)
+	if p.g.busy[string(Capture)] {
+		return // a stage that is reached meanwhile is for the next tick
+	}
 	limit, _ := bounded(s.Cgroup.Limit)
 	used, ok := s.Cgroup.undroppable().Get()
 	if !ok {

@@ -165,6 +165,7 @@ func (r *Runtime) heapClaimed() Bytes {
 type Process struct {
 	RSS    Bytes // resident memory (proc_pid_statm(5), field 2)
 	Shared Bytes // the part of RSS that is file-backed or shared memory (field 3)
+	Swap   Bytes // anonymous memory that is swapped out (proc_pid_status(5), VmSwap), as of the last second; of the calling process only
 
 	// Maps is the classified address space. It is nil on a tick: reading it
 	// makes the kernel walk the page tables, 15-30 ms per GiB of RSS.
@@ -182,6 +183,15 @@ func (p *Process) anon() Bytes {
 		return Known(uint64(n))
 	}
 	return Bytes{}
+}
+
+// swapped is how much of the process is swapped out. Where the process cannot tell, a
+// cgroup without swap can.
+func (s *Sample) swapped() Bytes {
+	if all, ok := s.Cgroup.Swap.Get(); ok && all == 0 && !s.Process.Swap.ok {
+		return s.Cgroup.Swap
+	}
+	return s.Process.Swap
 }
 
 // Cgroup is the kernel's view of the memory cgroup that the process is charged

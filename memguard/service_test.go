@@ -22,6 +22,7 @@ type service struct {
 	limit    float64 // of the cgroup; 0 is none
 	fromAway bool    // it is watched from outside: the runtime's figures are unknown
 	paced    bool    // a guard acts on it: it looks five times a second, and says so
+	told     bool    // it starts the first two collections: see firstCycles
 	step     float64 // seconds of the model; 0 is modelStep
 }
 
@@ -62,7 +63,7 @@ func (v service) run(seconds float64, look func(s *Sample) (next time.Duration))
 		objects += fresh
 		other := v.other(t) + modelMetadata + modelStacks
 		goal := v.goal(marked, modelMetadata+modelStacks)
-		if objects >= goal {
+		if objects >= goal || v.told && v.due(resident+other, cycles, objects, marked) {
 			marked, objects = live, live
 			cycles++
 			goal = v.goal(marked, modelMetadata+modelStacks)
@@ -83,6 +84,12 @@ func (v service) run(seconds float64, look func(s *Sample) (next time.Duration))
 		}
 	}
 	return math.Inf(1)
+}
+
+// due says that the guard starts a collection, as firstCycles does.
+func (v service) due(usage float64, cycles uint64, objects, marked float64) bool {
+	return cycles == 0 && usage >= v.limit/firstCycleAt && objects >= v.limit/firstCycleOf ||
+		cycles == 1 && usage >= v.limit/secondCycleAt && marked >= v.limit/secondCycleOf
 }
 
 // goal is the heap goal after a cycle that marked so many bytes.

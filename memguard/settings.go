@@ -15,18 +15,36 @@ func (h *hand) pace() {
 	}
 	h.governor.Baseline = h.applier.Baseline() // somebody may have changed it
 	h.decision = h.governor.Step(&h.reading)
-	switch d := &h.decision; {
-	case !d.Clamped:
-		h.clamped = pacer.Decision{}
-	case d.Proposed == h.clamped.Proposed && d.Reason == h.clamped.Reason:
-	case h.reading.Time.Before(h.clampAt) || h.reading.Time.Sub(h.clampAt) >= steadyFor: // a breaker may flap at each tick
-		h.clamped, h.clampAt = *d, h.reading.Time
+	h.clamp()
+	h.apply()
+}
+
+// clamp is a proposal of the breaker's that is not given.
+type clamp struct {
+	stands   bool
+	proposed int
+	why      string
+	told     bool
+}
+
+// clamp counts each clamp, and tells it if it stands when one may be told again: a
+// breaker may flap at each tick.
+func (h *hand) clamp() {
+	d, now := &h.decision, h.reading.Time
+	if !d.Clamped {
+		h.clamped = clamp{}
+		return
+	}
+	if c := (&h.clamped); !c.stands || d.Proposed != c.proposed || d.Reason != c.why {
+		*c = clamp{stands: true, proposed: d.Proposed, why: d.Reason}
 		h.clamps++
-		h.g.note(Event{Time: h.reading.Time, Kind: Clamped, Action: Action{
+	}
+	if since := now.Sub(h.clampAt); !h.clamped.told && (since >= steadyFor || since < 0) {
+		h.clamped.told, h.clampAt = true, now
+		h.g.note(Event{Time: now, Kind: Clamped, Action: Action{
 			Name: SetGCPercent, From: int64(d.Proposed), To: int64(d.GCPercent), Reason: d.Reason, DryRun: !h.sets,
 		}})
 	}
-	h.apply()
 }
 
 // toldEvery bounds the events of a memory limit that follows its cgroup: each

@@ -54,6 +54,24 @@ func TestAFlappingBreakerDoesNotFlapTheGCPercent(t *testing.T) {
 	}
 }
 
+// Each clamp is counted, also one that is over before there may be another event.
+func TestEachClampIsCounted(t *testing.T) {
+	t.Parallel()
+	tight := service{live: constant(400 * mebi), garbage: 200 * mebi, limit: 1024 * mebi}
+	n := 0
+	h := handOf(Config{DryRun: true, Breaker: func() pacer.State { n++; return pacer.State(n / 10 % 2 * int(pacer.Open)) }})
+	begun, was := 0, false
+	feedAll(h, tight, 30, func(*Sample) { // open, whose 200 do not fit, for half of each second
+		if h.decision.Clamped && !was {
+			begun++
+		}
+		was = h.decision.Clamped
+	})
+	assert.GreaterOrEqual(t, begun, 20)
+	assert.EqualValues(t, begun, h.clamps)
+	assert.LessOrEqual(t, len(h.lines(Clamped)), 16, "events")
+}
+
 // Down at once, up when the whole of two seconds wanted it, and no higher than they
 // did. What was ordered is not held back.
 func TestSteadyPercent(t *testing.T) {

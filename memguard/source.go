@@ -47,6 +47,9 @@ type Source struct {
 	hadMemory bool   // it was seen to have an address space
 	reading   Cgroup // last full reading of the cgroup
 	readAt    time.Time
+	swap      Bytes // as of swapAt
+	swapAt    time.Time
+	noSwap    string  // why swap is not known
 	unread    []Blind // in that reading
 	glance    atomic.Pointer[glance]
 	blind     []Blind // found at opening
@@ -161,6 +164,7 @@ func (s *Source) Read(dst *Sample) error {
 		dst.Runtime = s.environ
 	}
 	err := s.readRSS(dst)
+	s.readSwap(dst)
 	s.state(dst)
 	return err
 }

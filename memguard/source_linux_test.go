@@ -98,6 +98,8 @@ func TestOpenOfOneself(t *testing.T) {
 	assert.True(t, ok)
 	assert.Greater(t, rss, uint64(1<<20))
 	assert.Equal(t, self(t), d.Process.Exe)
+	_, ok = d.Process.Swap.Get()
+	assert.True(t, ok)
 }
 
 // sleeper is a process that is not a Go program.

@@ -117,6 +117,33 @@ func startTime(dir string) (uint64, error) {
 	return n, nil
 }
 
+// readSwap reads how much is swapped out: once a second, for the file has everything of
+// the process in it, and as often as page cache is looked at while there is any.
+func (s *Source) readSwap(dst *Sample) {
+	if _, ok := dst.Process.RSS.Get(); !ok || s.runtime == nil {
+		return // that is said; and of another process nothing is decided by it
+	}
+	every := cgroupEvery
+	if s.swap.v > 0 {
+		every = cgroupCache
+	}
+	if since := dst.Time.Sub(s.swapAt); since >= every || since < 0 {
+		s.swapAt = dst.Time
+		b, err := readSome(proc+"/self/status", 1<<14)
+		s.swap, s.noSwap = statusBytes(b, "VmSwap"), ""
+		switch {
+		case err != nil:
+			s.noSwap = err.Error()
+		case s.swap == Bytes{}:
+			s.noSwap = "no VmSwap in its status"
+		}
+	}
+	dst.Process.Swap = s.swap
+	if s.noSwap != "" {
+		dst.Blind = append(dst.Blind, Blind{"swap", s.noSwap})
+	}
+}
+
 // readSome reads a file of /proc, at most limit bytes of it.
 func readSome(name string, limit int64) ([]byte, error) {
 	f, err := os.Open(name)

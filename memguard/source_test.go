@@ -61,7 +61,7 @@ func FuzzStatus(f *testing.F) {
 	}
 	line := regexp.MustCompile(`\nRssAnon:[^\n]*`)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		n, ok := rssAnon(b).Get()
+		n, ok := statusBytes(b, "RssAnon").Get()
 		first := line.Find(b)
 		if first == nil {
 			require.False(t, ok, "%q", b)

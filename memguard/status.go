@@ -27,17 +27,17 @@ type Status struct {
 
 	// What follows is of a guard of its own process; Acts is false otherwise.
 	Acts     bool
-	DryRun   bool
+	DryRun   bool  // settings are only planned, and nothing is given back: in a dry run, or beside another guard of the process that does both
 	Coupled  bool  // to a breaker, the service's own or the memory breaker
 	Must     Bytes // Go memory that no collection frees
 	Breaker  pacer.State
 	Decision pacer.Decision   // of the pacer
 	Baseline pacer.Setting    // what the settings go back to
-	Wanted   pacer.Setting    // what is set; in a dry run what would be
+	Wanted   pacer.Setting    // what is set; with DryRun what would be
 	Grade    scavenge.Grade   // of the releaser
 	Releases scavenge.Account // what they cost and gained
 	Shed     *shed.Snapshot   // nil without a limiter
-	Changes  uint64           // settings changed since the start
+	Changes  uint64           // settings changed since the start; with DryRun planned
 	Clamps   uint64           // times that the breaker was not given its GC percent
 
 	MemoryBreaker shed.State // empty without one

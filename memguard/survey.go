@@ -264,7 +264,7 @@ func (s *Source) members(dst *Sample) {
 	dst.Cgroup.Members = make([]Member, 0, len(pids))
 	for _, pid := range pids {
 		b, err := readSome(proc+"/"+strconv.Itoa(pid)+"/status", 1<<14)
-		switch anon := rssAnon(b); {
+		switch anon := statusBytes(b, "RssAnon"); {
 		case gone(err):
 			// It left meanwhile, and its memory with it.
 		case err != nil:
@@ -279,9 +279,9 @@ func (s *Source) members(dst *Sample) {
 	}
 }
 
-// rssAnon reads the RssAnon line of proc_pid_status(5), in kB there.
-func rssAnon(status []byte) Bytes {
-	_, rest, ok := bytes.Cut(status, []byte("\nRssAnon:"))
+// statusBytes reads a line of proc_pid_status(5), in kB there.
+func statusBytes(status []byte, field string) Bytes {
+	_, rest, ok := bytes.Cut(status, []byte("\n"+field+":"))
 	if !ok {
 		return Bytes{}
 	}

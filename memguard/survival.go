@@ -44,3 +44,9 @@ func (h *survival) estimate(r *Runtime) Bytes {
 	now := h.live + min(h.share, h.before)*min(float64(allocated)-h.allocated, h.reach)
 	return Known(uint64(min(max(now, 0), float64(objects))))
 }
+
+// keepsAll reports whether next to all that was ever allocated lives, by two
+// collections at least.
+func (h *survival) keepsAll() bool { return h.cycles > 1 && h.live >= keptAll*h.allocated }
+
+const keptAll = 0.9 // of it; the first requests make garbage, and reading a file does

@@ -160,7 +160,7 @@ func (e *Event) logged() (slog.Level, string, []slog.Attr) {
 	a := &e.Action
 	level := slog.LevelInfo
 	switch {
-	case e.Kind == Planned && !a.DryRun || e.Kind == Clamped:
+	case e.Kind == Planned && !a.DryRun && a.Name != Log || e.Kind == Clamped:
 		level = slog.LevelDebug // what comes of it follows
 	case a.Name == Exit:
 		level = slog.LevelError

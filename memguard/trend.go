@@ -63,6 +63,17 @@ func (t *trend) add(at time.Time, bytes float64) {
 	t.n, t.fresh = min(t.n+1, trendPoints), false
 }
 
+// raise lifts the points after a time to what most has there, less so many bytes. Both
+// were offered points at the same times.
+func (t *trend) raise(after time.Time, most *trend, less float64) {
+	from := after.Sub(t.origin).Seconds() // far back where there was no collection
+	for i := t.n - 1; i >= 0 && t.at[t.slot(i)] > from; i-- {
+		k := t.slot(i)
+		t.bytes[k] = max(t.bytes[k], most.bytes[k]-less)
+	}
+	t.fresh = false
+}
+
 func (t *trend) spacing() float64 {
 	if t.n < trendPoints {
 		return trendSpacing

@@ -160,6 +160,24 @@ func TestTrendStartsAnew(t *testing.T) {
 	assert.InDelta(t, mebi, slope, 0.01*mebi)
 }
 
+// What is known better afterwards is mended, from a time on and upwards only.
+func TestTrendRaise(t *testing.T) {
+	t.Parallel()
+	var tr, most trend
+	follow(&tr, constant(0), 0, 5, 0.5)
+	follow(&most, constant(mebi).plus(ramp(2*mebi)), 0, 5, 0.5)
+	slope, _, _ := tr.perSecond()
+	require.Zero(t, slope)
+	tr.raise(time.Time{}, &most, mebi)
+	slope, _, _ = tr.perSecond()
+	assert.InDelta(t, 2*mebi, slope, 1)
+	tr.raise(at(2), &most, -mebi)
+	assert.InDelta(t, 4*mebi, tr.bytes[tr.slot(4)], 1, "at 2 s: as it was")
+	assert.InDelta(t, 7*mebi, tr.bytes[tr.slot(5)], 1)
+	tr.raise(time.Time{}, &most, 100*mebi)
+	assert.InDelta(t, 12*mebi, tr.highest(), 1, "nothing is lowered")
+}
+
 func TestTrendGrown(t *testing.T) {
 	t.Parallel()
 	var tr trend

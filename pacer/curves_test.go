@@ -178,3 +178,58 @@ func TestBurstsAreNoWorseThanAFixedLimit(t *testing.T) {
 		}
 	}
 }
+
+// Near the limit, where a limit that is too low makes the collector run for nothing, it
+// goes up at once. What wavers beside the heap must not move it up and down at each tick.
+func TestWhatWaversDoesNotMoveTheLimitAtEachTick(t *testing.T) {
+	t.Parallel()
+	for _, live := range []uint64{60, 120, 180, 190, 200, 205, 210, 220} {
+		for _, amplitude := range []float64{1, 2, 4, 8, 16} {
+			for _, period := range []int{2, 3, 10, 40, 100} { // ticks of 10 ms
+				r := wavering(live)
+				g := Governor{Baseline: found(100, NoLimit)}
+				changes, last := 0, int64(0)
+				for i := range 6000 { // a minute
+					r.tick(i)
+					r.Usage = r.Mapped + uint64((20+amplitude*math.Sin(2*math.Pi*float64(i)/float64(period)+0.3))*mib)
+					if d := g.Step(&r.Reading); d.MemoryLimit != last {
+						changes, last = changes+1, d.MemoryLimit
+					}
+				}
+				assert.LessOrEqual(t, changes, 130, "a minute: %d MiB live, ±%v MiB in %d ms", live, amplitude, 10*period)
+			}
+		}
+	}
+}
+
+// What lives grows near the limit: the memory limit stays above it, tick by tick.
+func TestTheLimitFollowsWhatLives(t *testing.T) {
+	t.Parallel()
+	g := Governor{Baseline: found(100, NoLimit)}
+	for i := range 100 { // a second
+		r := wavering(200 + uint64(i)/4)
+		r.tick(i)
+		r.Cycles, r.Usage = uint64(10+i), r.Mapped
+		if i > 0 {
+			r.Usage += 12 * mib // at once: the margin is wide
+		}
+		d := g.Step(&r.Reading)
+		assert.Greater(t, d.MemoryLimit, int64(r.Live+r.Unused+r.Stacks+r.Metadata), "%d MiB live", r.Live>>20)
+	}
+}
+
+// waverer is a process of 256 MiB, looked at each 10 ms.
+type waverer struct{ Reading }
+
+func wavering(live uint64) waverer {
+	return waverer{Reading{
+		Limit: 256 * mib, Live: live * mib, Objects: (live + 8) * mib, Unused: 2 * mib, Stacks: 2 * mib, Metadata: 3 * mib,
+		Goal: (live + 12) * mib, Mapped: (live + 17) * mib,
+	}}
+}
+
+func (w *waverer) tick(i int) {
+	w.Time = time.Unix(1e9, 0).Add(time.Duration(i) * 10 * time.Millisecond)
+	w.Cycles, w.Allocated = uint64(10+i/5), uint64(i)*mib
+	w.GCCPU, w.CPU = float64(i)*0.001, float64(i)*0.02
+}

@@ -77,7 +77,8 @@ func (g *Governor) limit(r *Reading, d *Decision) float64 {
 		return base
 	}
 	limit := float64(r.Limit)
-	end := float64(r.Mapped) + limit - float64(r.Usage)
+	used := float64(r.Usage + r.Swapped)
+	end := float64(r.Mapped) + limit - used
 	room := max(end-max(must, float64(r.Untouched)), 0)
 	d.Room = uint64(room)
 	d.Spiral = g.spiral.step(r, &g.meter, live, room, g.budget())
@@ -94,7 +95,7 @@ func (g *Governor) limit(r *Reading, d *Decision) float64 {
 	if least := end - spare; want <= least {
 		want, d.LimitReason = least, partOfRoom
 	}
-	if r.Usage >= r.Limit && want < aboveMust*must {
+	if used >= limit && want < aboveMust*must {
 		// It is over already and lives: a limit that throttles or was lowered. Below
 		// what must stay the collector would run without a break and for nothing.
 		want, d.LimitReason = aboveMust*must, overTheLimit
@@ -103,11 +104,12 @@ func (g *Governor) limit(r *Reading, d *Decision) float64 {
 	if rises {
 		want, d.LimitReason = end, hardEdge
 	}
+	bound := userBound
 	if untouched := float64(r.Untouched); untouched > marginLeast*limit {
-		base += untouched
+		base, bound = base+untouched, userAndBallast
 	}
 	if want >= base && !rises {
-		want, d.LimitReason = base, userBound
+		want, d.LimitReason = base, bound
 	}
 	return max(want, headroomMin)
 }
@@ -148,6 +150,7 @@ const (
 	stepNear = 0.01 // of the limit: smaller changes are not made
 	stepFar  = 0.04
 	riseWait = 2.0 // seconds that more must be possible before the limit goes up
+	riseRest = 2.0 // seconds from a rise that did not wait to the next, if the limit has come down meanwhile
 )
 
 // rise is the least that was possible since more than the present limit was.
@@ -172,10 +175,11 @@ func (g *Governor) settle(r *Reading, want float64, d *Decision) int64 {
 	case change < 0:
 		g.higher = rise{}
 		if change <= -step || set == g.Baseline.MemoryLimit {
+			g.fell = true
 			return set
 		}
-	case change >= step && g.urgent(d):
-		g.higher = rise{}
+	case change >= step && g.urgent(r, d):
+		g.higher, g.rose, g.fell = rise{}, r.Time, false
 		return set
 	case change >= step:
 		if g.higher.since.IsZero() {
@@ -204,11 +208,13 @@ func (g *Governor) bytes(limit float64) int64 {
 }
 
 // urgent reports whether a limit below what was decided makes the collector run
-// for nothing: then it goes up at once.
-func (g *Governor) urgent(d *Decision) bool {
+// for nothing: then it goes up at once, and follows what lives as long as that grows. But
+// since it comes down at once too, it would go up and down at each tick with what
+// wavers beside the heap: then it stays down for a while.
+func (g *Governor) urgent(r *Reading, d *Decision) bool {
 	switch d.LimitReason {
 	case partOfRoom, hardEdge:
-		return true
+		return !g.fell || g.rose.IsZero() || r.Time.Sub(g.rose).Seconds() >= riseRest
 	}
 	return false
 }

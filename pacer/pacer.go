@@ -16,11 +16,12 @@
 // The kernel counts everything that is charged to the cgroup; the Go memory limit
 // bounds what the Go runtime has mapped and not given back. So at each step
 //
-//	end   = Mapped + Limit - Usage        where the kernel kills, in Go's terms
+//	end   = Mapped + Limit - Usage - Swapped        where the kernel kills, in Go's terms
 //	limit = end - margin - overshoot
 //
 // which follows C memory, files, neighbours, a resized cgroup, and a ballast that
-// was never faulted in, by itself.
+// was never faulted in, by itself. What of the heap is swapped out comes back when it is
+// marked: it is no room to grow into.
 //
 // The margin covers what arrives within one reaction, three ticks at the present
 // growth of Usage: at least 4 % of Limit, at most 12 %. Where it is heap that grows
@@ -67,6 +68,7 @@ type Reading struct {
 	Stacks    uint64 // of goroutines and threads
 	Metadata  uint64 // of the runtime
 	Untouched uint64 // part of Mapped that was never faulted in, so that the kernel does not count it; 0 if unknown
+	Swapped   uint64 // part of Mapped that is swapped out, so that Usage is without it; 0 if unknown
 	Goal      uint64 // heap goal (/gc/heap/goal)
 
 	Cycles    uint64 // completed since start
@@ -145,7 +147,9 @@ type Governor struct {
 	meter   meter
 	spiral  spiral
 	higher  rise
-	clamp   string // why the last GC percent is not what was proposed; empty if it is
+	rose    time.Time // when the memory limit last went up without waiting ...
+	fell    bool      // ... and whether it has come down since
+	clamp   string    // why the last GC percent is not what was proposed; empty if it is
 }
 
 // Reasons, as a person reads them.
@@ -157,6 +161,7 @@ const (
 	partOfRoom      = "a third of the room that the live heap leaves"
 	hardEdge        = "collections gain little: all of the room"
 	userBound       = "the limit that was set before"
+	userAndBallast  = "the limit that was set before, and on top of it what was never touched"
 	cannotBeRead    = "the reading cannot be true: as before"
 	byTable         = "the breaker's state"
 	heapWouldNotFit = "the heap would not fit under the limit"
@@ -181,7 +186,7 @@ func (g *Governor) Step(r *Reading) Decision {
 			return g.last // read twice
 		}
 		// The clock was set back: learn rates anew, keep what is known of the heap.
-		g.prev.Time, g.higher, dt = r.Time, rise{}, tickLeast
+		g.prev.Time, g.higher, g.rose, dt = r.Time, rise{}, time.Time{}, tickLeast
 	}
 	if !g.started || dt > time.Minute { // suspended, or the guard was blind for long
 		g.prev, g.arrives, g.others, dt = *r, 0, 0, tickMost
@@ -212,14 +217,14 @@ func (g *Governor) Step(r *Reading) Decision {
 // plausible reports whether a reading can be decided on.
 func (r *Reading) plausible() bool {
 	const most = 1 << 60 // an EiB: no machine has it, and sums do not overflow
-	sizes := [...]uint64{r.Usage, r.Mapped, r.Live, r.Objects, r.Unused, r.Free, r.Stacks, r.Metadata, r.Untouched}
+	sizes := [...]uint64{r.Usage, r.Mapped, r.Live, r.Objects, r.Unused, r.Free, r.Stacks, r.Metadata, r.Untouched, r.Swapped}
 	for _, n := range sizes {
 		if n > most {
 			return false
 		}
 	}
 	return r.Limit > 0 && (r.Limit <= most || r.Limit == Unlimited) && r.Mapped > 0 && r.Usage > 0 &&
-		r.Untouched <= r.Mapped && r.GCCPU >= 0 && r.CPU >= 0 && !r.Time.IsZero() // NaN is not >= 0
+		r.Untouched+r.Swapped <= r.Mapped && r.GCCPU >= 0 && r.CPU >= 0 && !r.Time.IsZero() // NaN is not >= 0
 }
 
 func (g *Governor) budget() float64 {

@@ -39,6 +39,8 @@ func TestMust(t *testing.T) {
 	assert.EqualValues(t, 110*mib, r.Must())
 	r.Untouched = 30 * mib
 	assert.EqualValues(t, 80*mib, r.Must())
+	r.Swapped = 20 * mib
+	assert.EqualValues(t, 80*mib, r.Must(), "it is there, and comes back when it is marked")
 	r.Untouched = 1 << 40
 	assert.Zero(t, r.Must())
 }
@@ -70,7 +72,10 @@ func TestMemoryLimit(t *testing.T) {
 			end - (end-234*mib)*2/3, 100, partOfRoom},
 		"no room":           {found(100, NoLimit), func(r *Reading) { r.Live, r.Mapped, r.Usage = 240*mib, 250*mib, 260*mib }, 250 * mib * 5 / 4, 100, overTheLimit},
 		"ballast":           {found(100, NoLimit), func(r *Reading) { r.Untouched, r.Usage = 60*mib, 90*mib }, end + 60*mib - margin, 100, whatIsLeft},
-		"ballast and limit": {found(100, 150*mib), func(r *Reading) { r.Untouched, r.Usage = 60*mib, 90*mib }, 210 * mib, 100, userBound},
+		"ballast and limit": {found(100, 150*mib), func(r *Reading) { r.Untouched, r.Usage = 60*mib, 90*mib }, 210 * mib, 100, userAndBallast},
+		"swapped out":       {found(100, NoLimit), func(r *Reading) { r.Swapped, r.Usage = 60*mib, 90*mib }, end - margin, 100, whatIsLeft},
+		"that and a limit":  {found(100, 150*mib), func(r *Reading) { r.Swapped, r.Usage = 60*mib, 90*mib }, 150 * mib, 100, userBound},
+		"live in swap":      {found(100, NoLimit), func(r *Reading) { r.Live, r.Mapped, r.Swapped, r.Usage = 240*mib, 250*mib, 60*mib, 200*mib }, 250 * mib * 5 / 4, 100, overTheLimit},
 		"limit of a TiB":    {found(100, NoLimit), func(r *Reading) { r.Limit = 1 << 40 }, 1<<40 - 10*mib - 1<<40/25, 100, whatIsLeft},
 	} {
 		t.Run(name, func(t *testing.T) {

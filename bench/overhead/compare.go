@@ -15,8 +15,9 @@ type comparison struct {
 	Go     string  `json:"go"`
 	CPUs   int     `json:"cpus"`
 	Limit  uint64  `json:"limit_bytes"`
-	Load   float64 `json:"load_seconds"` // of each round
-	Rest   float64 `json:"rest_seconds"` // of each round
+	Load   float64 `json:"load_seconds"`  // of each round
+	Start  float64 `json:"start_seconds"` // of each round, at rest while the guard is new
+	Rest   float64 `json:"rest_seconds"`  // of each round, after that
 	Rounds []bout  `json:"rounds"`
 
 	Request interval `json:"cpu_seconds_per_request"` // without limiter, and without ticks
@@ -36,18 +37,21 @@ type comparison struct {
 type outcome struct {
 	Name   string  `json:"name"`
 	Setup  string  `json:"setup"`
-	CPU    float64 `json:"cpu_share"` // of one CPU
+	Start  float64 `json:"start_cpu_share"` // of one CPU, while the guard is new
+	CPU    float64 `json:"cpu_share"`       // of one CPU, after that
 	Memory memory  `json:"memory"`
+	Box    uint64  `json:"box_bytes"`      // size of the black box; 0 is that there is none
 	More   *more   `json:"more,omitempty"` // nil of the first way
 	Rests  []idle  `json:"rests"`
 }
 
 // more is what a way takes more than the first, round by round.
 type more struct {
-	CPU  interval `json:"cpu_share"`
-	RSS  interval `json:"rss_bytes"`
-	Anon interval `json:"anon_bytes"`
-	File interval `json:"file_bytes"`
+	Start interval `json:"start_cpu_share"`
+	CPU   interval `json:"cpu_share"`
+	RSS   interval `json:"rss_bytes"`
+	Anon  interval `json:"anon_bytes"`
+	File  interval `json:"file_bytes"`
 }
 
 // usualRate is how many requests a second come in a steady run.
@@ -57,7 +61,7 @@ const usualRate = perSecond * float64(busy) / float64(busy+pausing)
 // to lie favours nobody for long.
 func compare(ctx context.Context, rounds int, t plan, progress io.Writer) (*comparison, error) {
 	c := &comparison{
-		Go: runtime.Version(), CPUs: runtime.NumCPU(), Limit: limit, Load: t.load.Seconds(), Rest: t.rest.Seconds(),
+		Go: runtime.Version(), CPUs: runtime.NumCPU(), Limit: limit, Load: t.load.Seconds(), Start: t.start.Seconds(), Rest: t.rest.Seconds(),
 		Ways: make([]outcome, len(ways)),
 	}
 	for round := range rounds {
@@ -101,22 +105,25 @@ func (c *comparison) sum() {
 	c.LimiterShare = of(func(b *bout) float64 { return 100 * b.Limiter / b.Request })
 	c.GuardShare = of(func(b *bout) float64 { return 100 * b.Tick * b.rate() / (b.Request * usualRate) })
 	var (
-		cpu  = func(r *idle) float64 { return r.CPU }
-		rss  = func(r *idle) float64 { return float64(r.Memory.RSS) }
-		anon = func(r *idle) float64 { return float64(r.Memory.Anon) }
-		file = func(r *idle) float64 { return float64(r.Memory.File) }
+		start = func(r *idle) float64 { return r.Start }
+		cpu   = func(r *idle) float64 { return r.CPU }
+		rss   = func(r *idle) float64 { return float64(r.Memory.RSS) }
+		anon  = func(r *idle) float64 { return float64(r.Memory.Anon) }
+		file  = func(r *idle) float64 { return float64(r.Memory.File) }
+		box   = func(r *idle) float64 { return float64(r.Box) }
 	)
 	first := c.Ways[0].Rests
 	for i := range c.Ways {
 		o := &c.Ways[i]
 		o.Name, o.Setup = ways[i].name, ways[i].setup
 		typical := func(of func(*idle) float64) float64 { return median(column(o.Rests, of)) }
-		o.CPU, o.Memory = typical(cpu), memory{uint64(typical(rss)), uint64(typical(anon)), uint64(typical(file))}
+		o.Start, o.CPU, o.Box = typical(start), typical(cpu), uint64(typical(box))
+		o.Memory = memory{uint64(typical(rss)), uint64(typical(anon)), uint64(typical(file))}
 		if i == 0 {
 			continue
 		}
 		above := func(of func(*idle) float64) interval { return difference(column(first, of), column(o.Rests, of)) }
-		o.More = &more{CPU: above(cpu), RSS: above(rss), Anon: above(anon), File: above(file)}
+		o.More = &more{Start: above(start), CPU: above(cpu), RSS: above(rss), Anon: above(anon), File: above(file)}
 	}
 }
 
@@ -164,7 +171,8 @@ func (c *comparison) print(w io.Writer) error {
 		})
 	}
 	row("", func(o *outcome) string { return o.Name })
-	with("CPU", "%.3f %% of a CPU", "% of a CPU", func(o *outcome) float64 { return o.CPU * 100 }, func(m *more) interval { return m.CPU }, 100)
+	with("CPU of a new one", "%.3f %% of a CPU", "% of a CPU", func(o *outcome) float64 { return o.Start * 100 }, func(m *more) interval { return m.Start }, 100)
+	with("CPU from then on", "%.3f %% of a CPU", "% of a CPU", func(o *outcome) float64 { return o.CPU * 100 }, func(m *more) interval { return m.CPU }, 100)
 	with("RSS", "%.2f MiB", "MiB", func(o *outcome) float64 { return mib(o.Memory.RSS) }, func(m *more) interval { return m.RSS }, 1./(1<<20))
 	with("  of it anonymous", "%.2f MiB", "MiB", func(o *outcome) float64 { return mib(o.Memory.Anon) }, func(m *more) interval { return m.Anon }, 1./(1<<20))
 	with("  of it files", "%.2f MiB", "MiB", func(o *outcome) float64 { return mib(o.Memory.File) }, func(m *more) interval { return m.File }, 1./(1<<20))
@@ -175,7 +183,12 @@ func (c *comparison) print(w io.Writer) error {
 	for i := range c.Ways {
 		fmt.Fprintf(w, "%s: %s\n", c.Ways[i].Name, c.Ways[i].Setup)
 	}
-	_, err := fmt.Fprintln(w, "The black box is a file of 1 MiB, mapped and held in memory where that is allowed: it counts among the files.")
+	for i := range c.Ways {
+		if o := &c.Ways[i]; o.Box > 0 {
+			fmt.Fprintf(w, "The black box of %s is a file of %d KiB, mapped and held in memory where that is allowed: it counts among the files.\n", o.Name, o.Box>>10)
+		}
+	}
+	_, err := fmt.Fprintln(w, "A new one is within 10 s of its start, in which a guard looks more often.")
 	return err
 }
 

@@ -33,9 +33,10 @@ const usageText = `usage: overhead [--rounds N] [--fail-over PERCENT] [--json]
 
 Without --steady each round compares the CPU of requests with a limiter around
 handler and listener and without, and while the guard ticks and does not; then
-what services with and without a guard take at rest.
+what services with and without a guard take at rest, in the guard's first seconds
+and after them.
 
-  --rounds N            how many rounds of 40 s (15); an interval needs 6
+  --rounds N            how many rounds of 65 s (15); an interval needs 6
   --steady D            instead, one run of that length with guard and limiter:
                         status 1 if a finding of warning or above is raised
   --profile FILE        keep the CPU profile of the steady run
@@ -60,14 +61,15 @@ type settings struct {
 // plan is how long the parts of a round last, and how dense the load is.
 type plan struct {
 	warm   time.Duration // load before anything is measured ...
-	settle time.Duration // ... and this before ticks are: a guard looks more often at its start
+	settle time.Duration // ... and this before ticks are, or rest: a guard looks more often in its first 10 s
 	load   time.Duration // in which requests are compared ...
 	window int           // ... so many of them with so many
-	rest   time.Duration // measured, without load
+	start  time.Duration // measured without load, while the guard is new
+	rest   time.Duration // measured without load, when it is not: what a service pays for the rest of its life
 	rate   float64       // requests a second while it does not pause
 }
 
-var usual = plan{warm: 1500 * time.Millisecond, settle: 12 * time.Second, load: 30 * time.Second, window: usualWindow, rest: 3 * time.Second, rate: perSecond}
+var usual = plan{warm: 1500 * time.Millisecond, settle: 10 * time.Second, load: 30 * time.Second, window: usualWindow, start: 3 * time.Second, rest: 8 * time.Second, rate: perSecond}
 
 // Main runs the command line args, without the program's name, and returns the
 // exit status. A measurement starts copies of the program; in these Main plays

@@ -78,7 +78,10 @@ func skipBlind(t *testing.T, err error) {
 // Everything that is measured is there. What it is, on a machine that runs tests,
 // says nothing.
 func TestProcessCompare(t *testing.T) {
-	short := plan{warm: 100 * time.Millisecond, load: 4 * time.Second, window: 2, rest: 100 * time.Millisecond, rate: testRate}
+	short := plan{
+		warm: 100 * time.Millisecond, load: 4 * time.Second, window: 2, rate: testRate,
+		start: 100 * time.Millisecond, rest: 100 * time.Millisecond,
+	}
 	var progress bytes.Buffer
 	c, err := compare(t.Context(), 2, short, &progress)
 	skipBlind(t, err)
@@ -96,12 +99,27 @@ func TestProcessCompare(t *testing.T) {
 		require.Len(t, o.Rests, 2, o.Name)
 		assert.Positive(t, o.Memory.Anon, o.Name)
 		require.Equal(t, i == 0, o.More == nil, o.Name)
+		assert.Equal(t, o.Name == "limiter", o.Box > 0, o.Name)
 	}
 	var table, text bytes.Buffer
 	require.NoError(t, c.print(&table))
+	assert.Contains(t, table.String(), fmt.Sprintf("a file of %d KiB", c.Ways[len(ways)-1].Box>>10))
 	assert.NotContains(t, table.String(), "NaN")
 	assert.Contains(t, table.String(), "CPU of a tick")
 	require.NoError(t, json.NewEncoder(&text).Encode(c))
+}
+
+// What a service pays at rest is measured when its guard is no longer new: a longer
+// start is waited for, and is not in the figure.
+func TestProcessRestAfterStart(t *testing.T) {
+	short := plan{warm: 10 * time.Millisecond, start: 10 * time.Millisecond, rest: 10 * time.Millisecond, settle: 3 * time.Second, rate: testRate}
+	began := time.Now()
+	all, err := rest(t.Context(), short, 1)
+	skipBlind(t, err)
+	assert.Len(t, all, len(ways))
+	assert.GreaterOrEqual(t, time.Since(began), short.settle+short.rest, "no machine is too fast for that")
+	assert.GreaterOrEqual(t, usual.settle, 10*time.Second, "so long a guard is new: memguard/pace.go")
+	assert.Less(t, usual.start, usual.settle)
 }
 
 func TestProcessSteady(t *testing.T) {

@@ -31,6 +31,9 @@ type way struct {
 	guard       func(event func(memguard.Event)) (*memguard.Guard, *shed.Limiter) // nil is none
 }
 
+// evidenceDir is where evidence is kept, in the working directory: the measurement's.
+const evidenceDir = "evidence"
+
 var ways = []way{
 	{name: "plain", setup: "no guard"},
 	{
@@ -43,7 +46,7 @@ var ways = []way{
 		name: "limiter", setup: "memguard.Start with a limiter and a black box, and the limiter around handler and listener",
 		guard: func(event func(memguard.Event)) (*memguard.Guard, *shed.Limiter) {
 			l := shed.New(shed.Config{})
-			store := &evidence.Store{Dir: "evidence"}
+			store := &evidence.Store{Dir: evidenceDir}
 			return memguard.Start(memguard.Config{Event: event, Shed: l, Evidence: store}), l
 		},
 	},

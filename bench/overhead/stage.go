@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/memguard/memguard-go/memguard/evidence"
 	"github.com/memguard/memguard-go/scavenge/cgroup/sandbox"
 )
 
@@ -94,8 +96,10 @@ func compared(ctx context.Context, t plan, seed uint64) (b bout, err error) {
 
 // idle is what a service without load takes.
 type idle struct {
-	CPU    float64 `json:"cpu_seconds"` // in each second
-	Memory memory  `json:"memory"`      // at the end, when all that was idle is given back
+	Start  float64 `json:"start_cpu_seconds"` // in each second, while the guard is new
+	CPU    float64 `json:"cpu_seconds"`       // in each second after that
+	Memory memory  `json:"memory"`            // at the end, when all that was idle is given back
+	Box    uint64  `json:"box_bytes"`         // size of the black box; 0 is that there is none
 }
 
 // rest runs the service all ways, each in a process of its own, and when they have
@@ -119,30 +123,82 @@ func rest(ctx context.Context, t plan, seed uint64) (all []idle, err error) {
 			return nil, fmt.Errorf("%s: %w", ways[i].name, err)
 		}
 	}
+	for _, s := range stages {
+		if err := s.service.ask(order{Do: quiet}, new(usage)); err != nil {
+			return nil, err
+		}
+	}
+	settled := time.Now().Add(t.settle)
+	start, err := idleCPU(ctx, stages, t.start)
+	if err != nil {
+		return nil, err
+	}
+	if err := pass(ctx, time.Until(settled)); err != nil {
+		return nil, err
+	}
+	cpu, err := idleCPU(ctx, stages, t.rest)
+	if err != nil {
+		return nil, err
+	}
+	all = make([]idle, len(stages))
+	for i, s := range stages {
+		all[i].Start, all[i].CPU = start[i], cpu[i]
+		if all[i].Memory, err = readMemory(s.service.cmd.Process.Pid); err != nil {
+			return nil, err
+		}
+		if all[i].Box, err = boxIn(filepath.Join(s.dir, evidenceDir)); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// idleCPU is how many seconds of CPU each service takes in a second, over a while.
+func idleCPU(ctx context.Context, stages []*stage, d time.Duration) (cpu []float64, err error) {
 	start, before := make([]time.Time, len(stages)), make([]usage, len(stages))
 	for i, s := range stages {
-		if err := s.service.ask(order{Do: quiet}, &before[i]); err != nil {
+		if err := s.service.ask(order{Do: look}, &before[i]); err != nil {
 			return nil, err
 		}
 		start[i] = time.Now()
 	}
-	select {
-	case <-time.After(t.rest):
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := pass(ctx, d); err != nil {
+		return nil, err
 	}
-	all = make([]idle, len(stages))
 	for i, s := range stages {
 		var after usage
 		if err := s.service.ask(order{Do: look}, &after); err != nil {
 			return nil, err
 		}
-		all[i].CPU = (after.CPU - before[i].CPU) / time.Since(start[i]).Seconds()
-		if all[i].Memory, err = readMemory(s.service.cmd.Process.Pid); err != nil {
-			return nil, err
-		}
+		cpu = append(cpu, (after.CPU-before[i].CPU)/time.Since(start[i]).Seconds())
 	}
-	return all, nil
+	return cpu, nil
+}
+
+// pass lets time pass.
+func pass(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// boxIn is the size of the black box in a directory, 0 if there is none.
+func boxIn(dir string) (uint64, error) {
+	boxes, err := evidence.Boxes(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(boxes) == 0 {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	st, err := os.Stat(boxes[len(boxes)-1])
+	if err != nil {
+		return 0, err
+	}
+	return uint64(st.Size()), nil
 }
 
 // memory is what a process has resident, in bytes.

@@ -42,7 +42,7 @@ var gogcOffDripKept = lab.Scenario{
 	Duration:   8 * time.Second,
 	Cause:      []string{"sizeclass-growth", "oom-forecast"},
 	Survivable: false,
-	Best:       "Says after two or three seconds that live memory grows and when it ends, and leaves a heap profile with the line: four seconds ahead.",
+	Best:       "Says in the third second that live memory grows and when it ends, some two seconds ahead, and leaves heap profiles with the line.",
 	Env:        []string{"GOGC=off"},
 	Victim: func(ctx context.Context, h *lab.Host) error {
 		var kept *drop

@@ -31,7 +31,7 @@ var slowLeak = lab.Scenario{
 	Duration:   75 * time.Second,
 	Cause:      []string{"sizeclass-growth", "oom-forecast"},
 	Survivable: false,
-	Best:       "Says within 20 s that live memory grows and when it will end, some 40 s ahead, and leaves heap profiles with the line that leaks.",
+	Best:       "Says when half of the way has been gone that live memory grows and when it will end, 29 s ahead at best (before, a cache that fills looks the same), and leaves heap profiles with the line that leaks, the first 40 s ahead.",
 	Victim:     sawtooth(slowLeakPerMyriad),
 }
 
@@ -44,7 +44,7 @@ var slowLeakLong = lab.Scenario{
 	Long:       true,
 	Cause:      []string{"sizeclass-growth", "oom-forecast"},
 	Survivable: false,
-	Best:       "Says within 90 s that live memory grows and when it will end, a minute and a half ahead, and leaves heap profiles with the line that leaks.",
+	Best:       "Says within 90 s that live memory grows and when it will end, some 80 s ahead, and leaves heap profiles with the line that leaks.",
 	Victim:     sawtooth(slowerLeakPerMyriad),
 }
 

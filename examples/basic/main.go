@@ -10,11 +10,16 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"log"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
 
 	_ "github.com/memguard/memguard-go/memguard/auto"
 )
@@ -37,6 +42,20 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	fmt.Printf("listening on %s\n", l.Addr()) // for who started it with port 0
-	log.Fatal(http.Serve(l, mux))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(l) }()
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		most, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		err = server.Shutdown(most) // answers what has begun
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,6 +54,12 @@ func TestBasic(t *testing.T) {
 	resp.Body.Close()
 	assert.Equal(t, http.StatusBadRequest, resp.StatusCode)
 
+	if runtime.GOOS != "windows" { // nothing can be told to end there
+		defer func() {
+			require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+			require.NoError(t, cmd.Wait())
+		}()
+	}
 	if runtime.GOOS != "linux" {
 		t.Skip("there is no agent to ask on " + runtime.GOOS)
 	}

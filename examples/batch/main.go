@@ -6,6 +6,9 @@
 // was refused is tried again. No job is lost.
 //
 //	yes 4 | head -100 | go run ./examples/batch
+//
+// Told to end it takes on no more jobs, ends those it has begun, and says which it
+// has taken on and not done.
 package main
 
 import (
@@ -21,6 +24,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/memguard/memguard-go/memguard"
@@ -85,27 +89,42 @@ func do(ctx context.Context, limiter *shed.Limiter, line int, job string) (r res
 	}
 }
 
-// run does the jobs of all lines and tells of each as it is done.
+// run does the jobs of all lines, until ctx ends, and tells of each as it is done.
 func run(ctx context.Context, limiter *shed.Limiter, in io.Reader, out io.Writer) error {
 	type job struct {
 		line int
 		text string
 	}
-	jobs, results := make(chan job), make(chan result)
-	lines := bufio.NewScanner(in)
+	jobs, results, read := make(chan job), make(chan result), make(chan error, 1)
+	go func() { // left behind when ctx ends and no line comes
+		lines := bufio.NewScanner(in)
+		for n := 1; lines.Scan(); n++ {
+			select {
+			case jobs <- job{n, lines.Text()}:
+			case <-ctx.Done():
+				return
+			}
+		}
+		read <- lines.Err()
+		close(jobs)
+	}()
 	var workers sync.WaitGroup
 	for range 4 * runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
-			for j := range jobs {
-				results <- do(ctx, limiter, j.line, j.text)
+			for {
+				select {
+				case j, ok := <-jobs:
+					if !ok {
+						return
+					}
+					results <- do(ctx, limiter, j.line, j.text)
+				case <-ctx.Done():
+					return
+				}
 			}
 		})
 	}
 	go func() {
-		for n := 1; lines.Scan(); n++ {
-			jobs <- job{n, lines.Text()}
-		}
-		close(jobs)
 		workers.Wait()
 		close(results)
 	}()
@@ -117,11 +136,16 @@ func run(ctx context.Context, limiter *shed.Limiter, in io.Reader, out io.Writer
 		}
 		fmt.Fprintf(out, "line %d: %d bytes from %d, after %d tries\n", r.line, r.out, r.in, r.tries)
 	}
-	return errors.Join(failed, lines.Err())
+	select {
+	case err := <-read:
+		return errors.Join(failed, err)
+	default: // there may be more lines
+		return errors.Join(failed, ctx.Err())
+	}
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	limiter := shed.New(shed.Config{})
 	guard := memguard.Start(memguard.Config{Shed: limiter})

@@ -3,12 +3,16 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"io"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,6 +56,24 @@ func TestBatchWaits(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
+// Told to end it does not wait for a next line.
+func TestBatchEnds(t *testing.T) {
+	t.Parallel()
+	in, lines := io.Pipe()
+	defer lines.Close()
+	results, out := io.Pipe()
+	ctx, end := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, shed.New(shed.Config{}), in, out) }()
+	_, err := io.WriteString(lines, "1\n")
+	require.NoError(t, err)
+	said, err := bufio.NewReader(results).ReadString('\n')
+	require.NoError(t, err)
+	assert.Contains(t, said, "line 1: ")
+	end()
+	require.ErrorIs(t, <-ended, context.Canceled)
+}
+
 // The program is built and run: it does the jobs of its standard input, says which
 // it cannot do, and fails for those.
 func TestProgram(t *testing.T) {
@@ -81,4 +103,23 @@ func TestProgram(t *testing.T) {
 		require.ErrorAs(t, err, &exit)
 		assert.Equal(t, 1, exit.ExitCode())
 	}
+
+	if runtime.GOOS == "windows" {
+		t.Skip("a process cannot be told to end on windows")
+	}
+	cmd := exec.Command(exe)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	_, err = io.WriteString(in, "1\n")
+	require.NoError(t, err)
+	_, err = bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	var exit *exec.ExitError
+	require.ErrorAs(t, cmd.Wait(), &exit)
+	assert.Equal(t, 1, exit.ExitCode(), "it says that it was not done, and is not killed")
 }

@@ -13,6 +13,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -22,7 +23,11 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
+	"time"
 
 	"github.com/memguard/memguard-go/memguard"
 	"github.com/memguard/memguard-go/memguard/shed"
@@ -82,13 +87,38 @@ func service(guard *memguard.Guard, limiter *shed.Limiter) http.Handler {
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "address to listen on")
 	flag.Parse()
-	limiter := shed.New(shed.Config{Work: work})
-	guard := memguard.Start(memguard.Config{Shed: limiter})
-	defer guard.Close()
 	l, err := net.Listen("tcp", *addr)
 	if err != nil {
 		log.Fatal(err)
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	fmt.Printf("listening on %s\n", l.Addr()) // for who started it with port 0
-	log.Fatal(http.Serve(limiter.Listener(l), service(guard, limiter)))
+
+	limiter := shed.New(shed.Config{Work: work})
+	guard := memguard.Start(memguard.Config{Shed: limiter})
+	server := &http.Server{
+		Handler:           service(guard, limiter),
+		ConnState:         limiter.ConnState, // it closes none that has a request under way
+		ReadHeaderTimeout: 10 * time.Second,  // and half a request holds none for ever
+	}
+	err = serve(ctx, server, limiter.Listener(l))
+	_ = guard.Close() // puts back every setting
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// serve answers until ctx ends, and then what has begun.
+func serve(ctx context.Context, server *http.Server, l net.Listener) error {
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(l) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	most, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return server.Shutdown(most)
 }

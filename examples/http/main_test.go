@@ -4,16 +4,20 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"image/png"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,13 +27,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// serve runs the service as main does, with a limiter that the test tells of the memory.
-func serve(t *testing.T) (get func(path string) (int, string), limiter *shed.Limiter) {
+// started runs the service as main does, with a limiter that the test tells of the memory.
+func started(t *testing.T) (get func(path string) (int, string), limiter *shed.Limiter) {
 	limiter = shed.New(shed.Config{Work: work, Wait: -1})
 	guard := memguard.Start(memguard.Config{DryRun: true, Shed: limiter}) // for the page: it tells the limiter nothing
 	t.Cleanup(func() { guard.Close() })
 	server := httptest.NewUnstartedServer(service(guard, limiter))
-	server.Listener = limiter.Listener(server.Listener)
+	server.Listener, server.Config.ConnState = limiter.Listener(server.Listener), limiter.ConnState
 	server.Start()
 	t.Cleanup(server.Close)
 	return func(path string) (int, string) {
@@ -44,7 +48,7 @@ func serve(t *testing.T) (get func(path string) (int, string), limiter *shed.Lim
 
 func TestThumbnail(t *testing.T) {
 	t.Parallel()
-	get, _ := serve(t)
+	get, _ := started(t)
 	code, body := get("/thumbnails/42?size=64")
 	require.Equal(t, http.StatusOK, code, body)
 	picture, err := png.Decode(strings.NewReader(body))
@@ -66,7 +70,7 @@ func TestThumbnail(t *testing.T) {
 // The page names what is refused, and takes nothing for markup.
 func TestPage(t *testing.T) {
 	t.Parallel()
-	get, limiter := serve(t)
+	get, limiter := started(t)
 	leave, err := limiter.Enter(t.Context(), shed.Work{Route: "<script>"})
 	require.NoError(t, err)
 	leave()
@@ -92,6 +96,8 @@ func TestProgram(t *testing.T) {
 	out, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	cmd := exec.Command(exe, "-addr", "127.0.0.1:0")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -130,13 +136,54 @@ func TestProgram(t *testing.T) {
 	if runtime.GOOS == "linux" {
 		assert.Regexp(t, `<tr><td>resident<td class="n">\d+\.\d MiB</tr>`, body)
 	}
+
+	if runtime.GOOS == "windows" {
+		t.Skip("a process cannot be told to end on windows")
+	}
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, cmd.Wait(), "%s", &stderr)
+}
+
+// Told to end, the service answers what it has begun, and takes in no more.
+func TestShutdown(t *testing.T) {
+	t.Parallel()
+	begun, finish := make(chan struct{}), make(chan struct{})
+	server := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(begun)
+		<-finish
+	})}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, end := context.WithCancel(t.Context())
+	ended, answered := make(chan error, 1), make(chan error, 1)
+	go func() { ended <- serve(ctx, server, l) }()
+	go func() {
+		resp, err := http.Get("http://" + l.Addr().String())
+		if err == nil {
+			resp.Body.Close()
+		}
+		answered <- err
+	}()
+	<-begun
+	end()
+	require.Eventually(t, func() bool {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	}, time.Minute, time.Millisecond)
+	close(finish)
+	require.NoError(t, <-answered)
+	require.NoError(t, <-ended)
+	require.ErrorIs(t, serve(t.Context(), server, l), http.ErrServerClosed, "what keeps it from serving is said")
 }
 
 // When something else fills the room, pictures are refused, and served again
 // when it has gone.
 func TestRefused(t *testing.T) {
 	t.Parallel()
-	get, limiter := serve(t)
+	get, limiter := started(t)
 	const mib = 1 << 20
 	limiter.Update(shed.Memory{Limit: 640 * mib, Usage: 500 * mib, Must: 580 * mib, Margin: 30 * mib})
 	var leaves []func()

@@ -143,7 +143,7 @@ func main() {
 	}
 }
 
-// serve answers until the process is told to end.
+// serve answers until the process is told to end, and then what has begun.
 func serve(l net.Listener, dir string, cfg memguard.Config, s *service) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -155,14 +155,19 @@ func serve(l net.Listener, dir string, cfg memguard.Config, s *service) error {
 		cfg.Shed, cfg.Evidence = limiter, &evidence.Store{Dir: dir}
 		guard := memguard.Start(cfg)
 		defer guard.Close()
-		server.Handler, l = limiter.Handler(mux), limiter.Listener(l)
+		server.Handler, server.ConnState, l = limiter.Handler(mux), limiter.ConnState, limiter.Listener(l)
 	}
-	go func() {
-		<-ctx.Done()
-		_ = server.Close()
-	}()
-	if err := server.Serve(l); ctx.Err() == nil {
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(l) }()
+	select {
+	case err := <-failed:
 		return err
+	case <-ctx.Done():
+	}
+	most, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	if server.Shutdown(most) != nil {
+		return server.Close() // who has sent no whole order by now is not waited for
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ var (
 	blind = desc("guard_blind_spots",
 		"Things that the guard could not see at its last tick, detectors that lacked them included.")
 	dryRun = desc("guard_dry_run",
-		"1 if the guard only plans, 0 if it acts.")
+		"1 if the guard only plans, in a dry run or beside another one of its process, 0 if it acts.")
 )
 
 // Where the memory is.

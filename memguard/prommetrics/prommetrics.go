@@ -22,6 +22,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -271,11 +272,12 @@ func limiter(ch chan<- prometheus.Metric, s *shed.Snapshot) {
 }
 
 // route makes a label value of a route's name, which is the service's. The
-// limiter tells 64 apart at most.
+// limiter tells 64 apart at most. A name that is no UTF-8 is quoted, and then has
+// a \x in it: one that has that already is quoted too, so that no two become one.
 func route(name string) string {
-	if utf8.ValidString(name) {
+	if utf8.ValidString(name) && !strings.Contains(name, `\x`) {
 		return name
 	}
-	quoted := strconv.QuoteToASCII(name) // no two names become one
+	quoted := strconv.QuoteToASCII(name)
 	return quoted[1 : len(quoted)-1]
 }

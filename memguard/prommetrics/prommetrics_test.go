@@ -156,6 +156,38 @@ func TestUnknownIsAbsent(t *testing.T) {
 	assert.NotContains(t, text, "memguard_cgroup_headroom_bytes ")
 }
 
+// No two routes become one series, whatever their names: Gather would refuse all
+// of a scrape. What a regular expression of a router has stays as it is.
+func TestRoutesStayApart(t *testing.T) {
+	t.Parallel()
+	s := leaking()
+	s.Shed.Routes = nil
+	from := map[string]string{} // which name became it
+	names := []string{""}
+	for range 4 { // all that can be made of these
+		var longer []string
+		for _, name := range names {
+			for _, part := range []string{"\xff", "\n", `\`, "x", "f"} {
+				longer = append(longer, name+part)
+			}
+		}
+		names = longer
+		for _, name := range names {
+			other, taken := from[route(name)]
+			require.False(t, taken, "%q and %q", name, other)
+			from[route(name)] = name
+		}
+	}
+	for _, n := range []string{"\xff", `\xff`, `\\xff`} {
+		s.Shed.Routes = append(s.Shed.Routes, shed.RouteSnapshot{Route: n, Admitted: 1})
+	}
+	text := exposed(t, of(s, true))
+	assert.Equal(t, 3, strings.Count(text, "\nmemguard_shed_admitted_total{"), text)
+	for _, n := range []string{"", "GET /items/{id}", `/items/{id:\d+}`, "/größe"} {
+		assert.Equal(t, n, route(n))
+	}
+}
+
 // Every finding of the table has its series, whichever stand.
 func TestFindings(t *testing.T) {
 	t.Parallel()

@@ -134,12 +134,13 @@ func (b *Breaker) Force(s State) (undo func()) {
 	}
 }
 
-// Reset makes the breaker as it was when new: closed, and the level unknown. A guard
-// does it that ends, for nobody would tell the level any more.
+// Reset forgets the level: by that the breaker is closed, as it was when new. What it
+// was forced to stands. A guard does it that ends, for nobody would tell the level any
+// more.
 func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.state, b.forced, b.level = Closed, nil, 0
+	b.state, b.level = Closed, 0
 	b.told, b.since, b.high = time.Time{}, time.Time{}, time.Time{}
 }
 

@@ -20,6 +20,11 @@ const refusedBody = "overloaded for now: try again later\n"
 // The route of a request is the pattern of the http.ServeMux that it matches,
 // if next is one, or if the handler is itself registered in one; paths that no
 // pattern matches are the route "other". [Config.Work] may name it otherwise.
+//
+// The mux must be directly below: through what is between (a handler that logs, the
+// router of another library) no pattern is seen. Then all is the route "other", with
+// one cost for all of it, and one that leaks takes the room of the rest. Put the
+// limiter around the mux and the others around the limiter, or name the routes.
 func (l *Limiter) Handler(next http.Handler) http.Handler {
 	mux, _ := next.(*http.ServeMux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -63,21 +63,21 @@ type plant struct {
 	marks                      float64 // bytes per second
 	change                     func(p *plant, t time.Duration)
 
-	core    core
-	live    float64 // reachable, of work
-	dead    float64
-	free    float64
-	marked  float64
-	cycles  uint64
+	core   core
+	live   float64 // reachable, of work
+	dead   float64
+	free   float64
+	marked float64
+	cycles uint64
 
 	allocated float64
-	gcLeft  time.Duration
-	gcFrees float64
-	then    map[time.Duration][]func()
-	killed  time.Duration
-	peak    float64
-	changes int           // of the brake
-	waits   time.Duration // work that slow start holds back
+	gcLeft    time.Duration
+	gcFrees   float64
+	then      map[time.Duration][]func()
+	killed    time.Duration
+	peak      float64
+	changes   int           // of the brake
+	waits     time.Duration // work that slow start holds back
 
 	offered, served, refused map[string]int
 	rng                      *rand.Rand

@@ -6,9 +6,11 @@
 //
 //	l := shed.New(shed.Config{})
 //	g := memguard.Start(memguard.Config{Shed: l}) // tells it of the memory
+//	defer g.Close()
+//	srv := &http.Server{Handler: l.Handler(mux), ConnState: l.ConnState, ReadHeaderTimeout: 10 * time.Second}
 //	ln, err := net.Listen("tcp", addr)
 //	...
-//	http.Serve(l.Listener(ln), l.Handler(mux))
+//	err = srv.Serve(l.Listener(ln)) // until srv.Shutdown, at SIGTERM: see examples/http
 //
 // Work that does not come by HTTP asks for itself:
 //
@@ -37,7 +39,8 @@ import (
 type Config struct {
 	// Work names a request's route and priority, for [Limiter.Handler]. If it
 	// leaves the route empty, or is nil, the route is the pattern that the request
-	// matches in the http.ServeMux around or below the handler. It must not make
+	// matches in the http.ServeMux around the handler, or directly below it: below
+	// anything else all is one route (see [Limiter.Handler]). It must not make
 	// up routes from what strangers send, for only so many are told apart.
 	Work func(*http.Request) Work
 
@@ -102,7 +105,7 @@ type Limiter struct {
 
 	mu      sync.Mutex // guards everything below; never held while calling out
 	core    core
-	look    func() (uint64, bool)
+	look    standing[func() (uint64, bool)]
 	looked  time.Duration
 	spare   *unit
 	queue   queue
@@ -140,11 +143,18 @@ func (l *Limiter) Update(m Memory) {
 // [Memory.Usage], at once. Admission calls it once a millisecond at most near the
 // limit or in a burst, and every 20 ms else: when the CPUs are busy, whoever calls
 // Update comes late, and work does not.
-// It must return soon and be safe for use by several goroutines.
-func (l *Limiter) SetLook(look func() (usage uint64, ok bool)) {
+// It must return soon and be safe for use by several goroutines. It is called until
+// undo, which may be called at any time; of several the latest is: one guard may begin
+// before another has ended.
+func (l *Limiter) SetLook(look func() (usage uint64, ok bool)) (undo func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.look = look
+	mine := l.look.add(look)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.look.remove(mine)
+	}
 }
 
 // Refuse has so many percent, 0 to 100, of each route's work refused from here on,
@@ -181,14 +191,14 @@ const (
 // lookLocked reads the usage if that is due. It lets go of the lock meanwhile.
 func (l *Limiter) lookLocked(now time.Duration) {
 	c := &l.core
-	if l.look == nil || !c.known || now-l.looked < lookEvery {
+	look := l.look.latest()
+	if look == nil || !c.known || now-l.looked < lookEvery {
 		return
 	}
 	if now-l.looked < lookEveryFar && !c.near && len(l.queue.waiting) == 0 && min(c.pending[0], c.held) < c.room()*lookBurst {
 		return
 	}
 	l.looked = now
-	look := l.look
 	l.mu.Unlock()
 	usage, ok := look()
 	l.mu.Lock()

@@ -80,7 +80,7 @@ func (s *Server) reach(ctx context.Context, c *call) (_ *hand, err error) {
 	case now.Hand == nil:
 		return nil, refuse(http.StatusNotImplemented, reasonMissing, "the guard in pid %d watches another process, and changes nothing", id.PID)
 	case now.Hand.DryRun:
-		return nil, refuse(http.StatusNotImplemented, reasonMissing, "the guard in pid %d runs dry, and changes nothing: start it without DryRun (MEMGUARD=on)", id.PID)
+		return nil, refuse(http.StatusNotImplemented, reasonMissing, "the guard in pid %d runs dry, or beside another one of its process, and changes nothing: start one, without DryRun (MEMGUARD=on)", id.PID)
 	}
 	return &hand{client, id, now.Hand, leave}, nil
 }

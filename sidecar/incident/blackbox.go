@@ -218,10 +218,14 @@ func (bb *BlackBox) gaveUp() string {
 func (bb *BlackBox) judge(r *evidence.Recording, o Options) {
 	who := fmt.Sprintf("%s (pid %d)", bb.Service, bb.PID)
 	lived := bb.Last.Sub(bb.Started).Round(time.Second)
-	usage, limit, share, known := bb.fill()
+	usage, cache, limit, known := bb.fill()
+	limited := limit > 0
 	state := "its last record does not say how much memory it had"
 	if known {
-		state = fmt.Sprintf("its last record shows %s of %s (%.0f %%)", mib(usage), mib(limit), 100*share)
+		state = fmt.Sprintf("its last record shows %s beside %s of page cache, and no limit that it knew of", mib(usage), mib(cache))
+		if limited {
+			state = fmt.Sprintf("its last record shows %s of %s (%.0f %%)", mib(usage), mib(limit), 100*usage/limit)
+		}
 		if bb.Growth != nil && *bb.Growth > 1<<20 {
 			state += fmt.Sprintf(", growing by %s a second", mib(*bb.Growth))
 		}
@@ -240,7 +244,7 @@ func (bb *BlackBox) judge(r *evidence.Recording, o Options) {
 	case ok && ok2 && after > before:
 		bb.Cause = OOMKill
 		bb.Verdict = fmt.Sprintf("%s was killed by the kernel for lack of memory after %v: the cgroup's oom_kill went from %d to %d; %s.", who, lived, before, after, state)
-	case known && (share >= near || bb.Growth != nil && usage+*bb.Growth >= limit):
+	case limited && (usage >= near*limit || bb.Growth != nil && usage+*bb.Growth >= limit):
 		bb.Cause = OOMSuspected
 		bb.Verdict = fmt.Sprintf("%s died after %v, and an OOM kill is suspected: %s, and it did not close its black box.", who, lived, state)
 		if ok && ok2 {
@@ -252,7 +256,7 @@ func (bb *BlackBox) judge(r *evidence.Recording, o Options) {
 	case r.State == evidence.Unknown:
 		bb.Cause = NotKnown
 		bb.Verdict = fmt.Sprintf("%s has not closed its black box; whether it runs cannot be seen here: %s.", who, state)
-	case !known:
+	case !limited:
 		bb.Cause = OtherDeath
 		bb.Verdict = fmt.Sprintf("%s died after %v, without closing its black box: %s. Exit 137 and a higher oom_kill would say that the kernel killed it.", who, lived, state)
 	default:
@@ -261,16 +265,26 @@ func (bb *BlackBox) judge(r *evidence.Recording, o Options) {
 	}
 }
 
-// fill is how full it was at the last moment that says so.
-func (bb *BlackBox) fill() (usage, limit, share float64, ok bool) {
+// fill is how much was held at the last moment that says of how much, else at the
+// last one that says it at all: then the limit is 0. cache is what was charged
+// beside it.
+func (bb *BlackBox) fill() (usage, cache, limit float64, ok bool) {
 	for _, m := range slices.Backward(bb.Moments) {
-		u, ok := m.held()
-		l, ok2 := m.Limit.Get()
-		if ok && ok2 && l > 0 {
-			return float64(u), float64(l), float64(u) / float64(l), true
+		held, isHeld := m.held()
+		if !isHeld {
+			continue
+		}
+		l, _ := m.Limit.Get()
+		if l == 0 && ok {
+			continue
+		}
+		all, _ := m.Usage.Get()
+		usage, cache, limit, ok = float64(held), float64(max(all, held)-held), float64(l), true
+		if l > 0 {
+			break
 		}
 	}
-	return 0, 0, 0, false
+	return usage, cache, limit, ok
 }
 
 // gather finds the files that were captured while the process lived.

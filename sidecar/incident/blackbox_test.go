@@ -49,6 +49,7 @@ type story struct {
 	kills  string // JSON of the last moment's counter
 	clean  bool
 	cache  uint64 // MiB of page cache, part of the usage
+	free   bool   // there is no limit
 	layout uint32
 }
 
@@ -65,7 +66,11 @@ func (s story) write(t testing.TB) string {
 	begin := end.Add(-time.Duration(len(s.usage)) * time.Second)
 	for i, u := range s.usage {
 		live := uint64(float64(u) * 0.8 * mebi)
-		line, err := json.Marshal(map[string]any{"usage": u * mebi, "limit": 256 * mebi, "undroppable": (u - s.cache) * mebi, "live": live, "oom_kills": json.RawMessage(or(s.kills, "null"))})
+		limit := memguard.Known[uint64](256 * mebi)
+		if s.free {
+			limit = memguard.Bytes{}
+		}
+		line, err := json.Marshal(map[string]any{"usage": u * mebi, "limit": limit, "undroppable": (u - s.cache) * mebi, "live": live, "oom_kills": json.RawMessage(or(s.kills, "null"))})
 		require.NoError(t, err)
 		at := begin.Add(time.Duration(i+1) * time.Second)
 		require.NoError(t, b.Record(at, 1, line))
@@ -120,6 +125,8 @@ func TestVerdict(t *testing.T) {
 		{"the machine", story{usage: climb(100, 110, 60)}, Options{Boot: "another"}, Restarted, []string{"started anew"}, ""},
 		{"near the limit, and then the machine", story{usage: climb(100, 250, 60)}, Options{Boot: "another"}, OOMSuspected, nil, ""},
 		{"as it meant to", story{usage: climb(100, 255, 60), clean: true}, Options{OOMKills: memguard.Known[uint64](4)}, CleanExit, []string{"as it meant to"}, "MiB"},
+		{"no limit", story{usage: climb(100, 381, 60), cache: 20, free: true}, Options{}, OtherDeath, []string{"shows 361.0 MiB beside 20.0 MiB of page cache, and no limit that it knew of, growing by 5.0 MiB a second", "Exit 137"}, "does not say"},
+		{"no limit, and the kernel counted it", story{usage: climb(100, 381, 60), free: true, kills: "3"}, Options{OOMKills: memguard.Known[uint64](4)}, OOMKill, []string{"from 3 to 4", "381.0 MiB"}, "%"},
 		{"no moment", story{}, Options{}, OtherDeath, []string{"does not say how much memory"}, ""},
 		{"another layout", story{usage: climb(100, 251, 60), layout: 2}, Options{}, OtherDeath, []string{"does not say"}, ""},
 	} {

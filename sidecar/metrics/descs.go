@@ -91,7 +91,7 @@ var (
 	actions = ofTarget("actions_total",
 		"Actions that the target's own guard was seen to take, by name.", "action")
 	dryRun = ofTarget("dry_run",
-		"1 if the target's own guard only plans, 0 if it acts.")
+		"1 if the target's own guard only plans, in a dry run or beside another one of its process, 0 if it acts.")
 	gcPercent = ofTarget("gc_target_percent",
 		"GC percent (GOGC): baseline is the service's own, wanted is what the guard sets, or in a dry run would. +Inf is off.", "setting")
 	memoryLimit = ofTarget("memory_limit_bytes",

@@ -547,7 +547,9 @@ func TestTablesAreWhole(t *testing.T) {
 		file, constant string
 		has            func(value string) bool
 	}{
-		{"../../memguard/event.go", `ActionName = "(.*?)"`, func(v string) bool { return slices.Contains(actionNames[:], memguard.ActionName(v)) }},
+		{"../../memguard/event.go", `ActionName = "(.*?)"`, func(v string) bool {
+			return slices.Contains(actionNames[:], memguard.ActionName(v)) || memguard.ActionName(v) == memguard.Log // never taken
+		}},
 		{"../incident/cause.go", `Cause = "(.*?)"`, func(v string) bool {
 			return slices.Contains(causes[:], incident.Cause(v)) || incident.Cause(v) == incident.StillRunning
 		}},

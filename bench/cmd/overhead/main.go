@@ -16,7 +16,9 @@
 // test, which asks nothing of how the noise looks; more rounds make it narrow.
 //
 // What is resident, and the CPU at rest, is compared between processes, one for each
-// way: after some load each is left alone.
+// way: after some load each is left alone. CPU is measured twice: while the guard is
+// new, for in its first 10 s it looks more often, and when it is not, which is what a
+// service pays from then on.
 //
 // A tick of the guard at the edge of a window counts in part, and what the guard does
 // every 15 s or less often beside its ticks does not: the CPU profile of a steady run

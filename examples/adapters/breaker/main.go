@@ -86,8 +86,13 @@ func main() {
 	upstream := flag.String("upstream", "http://127.0.0.1:9090", "URL to ask")
 	wait := flag.Duration("wait", 5*time.Second, "time that the breaker stays open")
 	flag.Parse()
+	l, err := net.Listen("tcp", *addr)
+	if err != nil {
+		log.Fatal(err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	fmt.Printf("listening on %s\n", l.Addr()) // for who started it with port 0
 
 	s := &service{
 		upstream: *upstream, client: &http.Client{Timeout: 2 * time.Second},
@@ -97,22 +102,26 @@ func main() {
 		}),
 	}
 	s.guard = memguard.Start(memguard.Config{Breaker: adapters.Gobreaker(s.breaker)})
-	defer s.guard.Close()
-
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /quote", s.quote)
 	mux.HandleFunc("GET /debug/breaker", s.coupling)
-	l, err := net.Listen("tcp", *addr)
+	err = serve(ctx, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, l)
+	_ = s.guard.Close() // puts back every setting
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("listening on %s\n", l.Addr()) // for who started it with port 0
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		<-ctx.Done()
-		_ = server.Close()
-	}()
-	if err := server.Serve(l); ctx.Err() == nil {
-		log.Fatal(err)
+}
+
+// serve answers until ctx ends, and then what has begun.
+func serve(ctx context.Context, server *http.Server, l net.Listener) error {
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(l) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
 	}
+	most, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return server.Shutdown(most)
 }
