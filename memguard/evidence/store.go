@@ -62,7 +62,8 @@ var (
 )
 
 // Put writes one file: memguard-TIME-NAME. It appears whole or not at all, with
-// mode 0600. Then the oldest files beyond the bounds are removed.
+// mode 0600. Then the oldest files beyond the bounds are removed. Only the machine's
+// own end, as a loss of power, may take or cut what was put in the half minute before.
 func (s *Store) Put(name string, write func(io.Writer) error) (path string, err error) {
 	return s.PutAt(time.Now(), name, write)
 }
@@ -96,8 +97,9 @@ func (s *Store) PutAt(series time.Time, name string, write func(io.Writer) error
 	defer os.Remove(f.Name()) // gone already if all went well
 	hold(f)                   // while it is empty: see sweep
 	bound.w = f
-	err = write(bound)
-	if err := cmp.Or(err, f.Sync()); err != nil {
+	// No fsync(2): what a process has written outlives it, however it is killed, and to
+	// wait for a disk that others keep busy takes seconds that it may not have.
+	if err := write(bound); err != nil {
 		f.Close()
 		return "", fmt.Errorf("evidence: %s: %w", name, err)
 	}
