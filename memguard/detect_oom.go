@@ -152,10 +152,10 @@ func (d *oomForecast) lately(s *Sample, room, soonest float64) (f forecast) {
 	f.severity = Info
 	switch {
 	case seen < f.left || seen < forecastSeen.Seconds() && f.left > d.atOnce(&s.Runtime).Seconds():
-	case f.left <= forecastCritical.Seconds():
+	case f.left <= forecastCritical.Seconds() && (seen >= forecastSeen.Seconds() || f.left <= forecastAtOnce.Seconds()):
 		f.severity = Critical
 	case f.left <= forecastWarning.Seconds():
-		f.severity = Warning
+		f.severity = Warning // it may be a load that is about to end
 	}
 	return f
 }

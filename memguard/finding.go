@@ -279,7 +279,7 @@ var docs = []Doc{
 		ID:     "oom-forecast",
 		Means:  "Memory that cannot be dropped grows steadily and will reach the kernel's limit.",
 		Signal: "what cannot be freed: usage without page cache, in the process less garbage and idle heap. Of it the lower quartile of all pairwise slopes (Theil-Sen) over the last minute; and, in the process, the least slope (95 % confidence) of a line through what each collection has left, over one to four minutes, if the newest third of that is a new high and neither half grows more slowly",
-		Raised: "info within ten minutes; warning within two and critical within thirty seconds, once growth was seen for as long as there is left and for ten seconds (one second before the limit at once, or two with GOGC=off if next to nothing has become garbage); of slow growth, under the teeth of a cache, once half of the way to the limit has been gone",
+		Raised: "info within ten minutes; warning within two and critical within thirty seconds, once growth was seen for as long as there is left and for ten seconds (one second before the limit at once, and a warning two before with GOGC=off if next to nothing has become garbage); of slow growth, under the teeth of a cache, once half of the way to the limit has been gone",
 		Remedy: "Take a heap and a goroutine profile now, twice, and compare them; the growing row of the ledger says which. Then restart in order, before the kernel does.",
 	},
 	{

@@ -199,8 +199,20 @@ func (h *hand) feed() {
 
 const endReason = "the guard ends"
 
+// unheard has limiter and breaker forget what nobody will tell them any more.
+func (h *hand) unheard() {
+	if h.memory != nil && !h.dry {
+		heard.end(h.memory, h.memory.Reset)
+	}
+	if h.limiter != nil && !h.dry {
+		h.unlook()
+		heard.end(h.limiter, func() { h.limiter.Update(shed.Memory{}) })
+	}
+}
+
 // undo puts every setting back.
 func (h *hand) undo() {
+	defer h.unheard() // whatever an order's undo does
 	for _, o := range h.orders {
 		if o != nil && o.undo != nil {
 			a := Action{Name: o.action.Name, From: h.present(o.action.Name), Reason: endReason, Undoes: o.seq}
@@ -212,13 +224,6 @@ func (h *hand) undo() {
 	if h.shedding.undo != nil {
 		h.unshed()
 		h.g.note(Event{Kind: Undone, Action: Action{Name: ShedLoad, From: 1, Reason: endReason}})
-	}
-	if h.memory != nil && !h.dry {
-		heard.end(h.memory, h.memory.Reset) // nobody will tell it the level any more
-	}
-	if h.limiter != nil && !h.dry {
-		h.unlook()
-		heard.end(h.limiter, func() { h.limiter.Update(shed.Memory{}) }) // as above
 	}
 	if !h.sets {
 		return

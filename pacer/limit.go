@@ -210,11 +210,13 @@ func (g *Governor) bytes(limit float64) int64 {
 // urgent reports whether a limit below what was decided makes the collector run
 // for nothing: then it goes up at once, and follows what lives as long as that grows. But
 // since it comes down at once too, it would go up and down at each tick with what
-// wavers beside the heap: then it stays down for a while.
+// wavers beside the heap: then it stays down for a while, unless not even what must
+// stay is below it.
 func (g *Governor) urgent(r *Reading, d *Decision) bool {
 	switch d.LimitReason {
 	case partOfRoom, hardEdge:
-		return !g.fell || g.rose.IsZero() || r.Time.Sub(g.rose).Seconds() >= riseRest
+		return !g.fell || g.rose.IsZero() || r.Time.Sub(g.rose).Seconds() >= riseRest ||
+			g.last.MemoryLimit <= int64(g.lives.least(r)+r.Unused+r.Stacks+r.Metadata)
 	}
 	return false
 }

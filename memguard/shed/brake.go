@@ -19,6 +19,10 @@ const (
 
 	freeFor    = 20 * time.Millisecond // two ticks of a guard near the limit
 	pendingFor = 5 * time.Millisecond  // then what was admitted has allocated
+
+	countFor   = 100 * time.Millisecond
+	countLeast = 32       // units, to tell what each allocates
+	countStack = 64 << 10 // their stacks are not among the allocations
 )
 
 // others reports whether memory that is not Go's fills most of the limit.
@@ -72,9 +76,39 @@ func (c *core) brakeAt() float64 { return float64(c.memory.Limit) - float64(c.me
 // willBrake reports whether the brake is about to come on, by what was let in just
 // now and has not allocated yet, unless it has left already. One unit may enter after
 // each look.
-func (c *core) willBrake(now time.Duration, cost float64) bool {
+func (c *core) willBrake(now time.Duration, r *route) bool {
 	return c.pending[0] > 0 && now-c.heard < pendingFor &&
-		c.taken(now)+min(c.pending[0]+c.pending[1], c.held)+cost >= c.brakeAt()
+		c.taken(now)+min(c.pending[0]+c.pending[1], c.held)+c.takes(r) >= c.brakeAt()
+}
+
+// takes is what a unit that is let in adds to the usage at most: what it will hold, but
+// no more than it will allocate. The cost can be many times that where units are small
+// and soon over: all that is allocated while a collection marks counts as reachable,
+// and is shared out between the two or three in flight. (It does not bound the cost: a
+// unit may hold a buffer that another one has allocated.)
+func (c *core) takes(r *route) float64 {
+	if most := max(r.allocates, c.allocated(r)); most > 0 {
+		return min(r.cost, most+countStack)
+	}
+	return r.cost
+}
+
+// allocated is how much each unit of r has allocated at most in the present count, by
+// those that began and ended in it; 0 is unknown.
+func (c *core) allocated(r *route) float64 {
+	n := r.left - r.there
+	if n < countLeast || c.from == 0 || c.memory.Allocated < c.from {
+		return 0
+	}
+	return float64(c.memory.Allocated-c.from) / float64(n)
+}
+
+// recount begins to count what units allocate.
+func (c *core) recount(now time.Duration) {
+	for _, r := range c.routes {
+		r.allocates, r.there, r.left = c.allocated(r), r.inFlight, 0
+	}
+	c.counted, c.from = now, c.memory.Allocated
 }
 
 // taken is the usage without what Go can surely give to new objects. After a

@@ -179,7 +179,7 @@ func (c *core) admit(now time.Duration, r *route, p Priority) Reason {
 	c.inFlight++
 	c.held += r.cost
 	c.entered += r.cost
-	c.pending[0] += r.cost
+	c.pending[0] += c.takes(r)
 	c.peak = max(c.peak, c.held)
 	return ""
 }
@@ -210,7 +210,7 @@ func (c *core) refuses(now time.Duration, r *route, p Priority) Reason {
 	need := c.held + c.heldByConnections() + r.cost
 	c.grow(now, need)
 	switch {
-	case c.near && c.willBrake(now, r.cost):
+	case c.near && c.willBrake(now, r):
 		return Brake
 	case !c.near:
 		if need > c.window && !c.fits(r) {

@@ -24,27 +24,18 @@ import (
 // flight, and all of it while nothing is. Routes that are always busy together
 // cannot be told from each other and need not be: their sum is right.
 //
-// A unit holds no more than it allocates, so that over some hundred of them what was
-// allocated in all is a bound for what each holds. It matters where units are small
-// and soon over: all that is allocated while a collection marks counts as reachable,
-// garbage or not, and shared out between the two or three units in flight that is
-// many times what they hold.
-//
 // A recursive least-squares fit would tell them apart sooner, but winds up when
 // the counts do not change, and it has no sense of which answers are possible.
 
 const (
-	learnUp       = 0.5 // of the error, at once
-	learnDown     = 1.5 // seconds in which 63 % of the error is taken back ...
-	learnDownMost = 0.1 // ... but no more of it than this at once
-	learnMost     = 2.  // a cost rises by this factor at once, if the base has grown and nobody knows
-	learnNew      = 4.  // weight of a route never measured, against one that was
-	learnOther    = 0.1 // weight of the base and of connections, against work in flight
-	boundMost     = 0.9 // of the limit: the most at which the usage bounds the costs
-	countFor      = 100 * time.Millisecond
-	countLeast    = 32       // units that a bound needs
-	countStack    = 64 << 10 // what a unit may hold beside: the stack is not among the allocations
-	costLeast     = 1024.    // bytes
+	learnUp       = 0.5   // of the error, at once
+	learnDown     = 1.5   // seconds in which 63 % of the error is taken back ...
+	learnDownMost = 0.1   // ... but no more of it than this at once
+	learnMost     = 2.    // a cost rises by this factor at once, if the base has grown and nobody knows
+	learnNew      = 4.    // weight of a route never measured, against one that was
+	learnOther    = 0.1   // weight of the base and of connections, against work in flight
+	boundMost     = 0.9   // of the limit: the most at which the usage bounds the costs
+	costLeast     = 1024. // bytes
 	costFirstMost = 1 << 20
 
 	// A connection of net/http: its goroutine's stack, two buffers of 4 KiB, and
@@ -94,38 +85,12 @@ func (c *core) learn(now time.Duration, must float64) {
 		if !r.learned && part > 0 {
 			gain, most = part*w/float64(n), learnMost*learnMost // the first measurement counts whole
 		}
-		r.cost = min(max(r.cost+gain, costLeast), r.cost*most, c.bound(r), float64(c.memory.Limit))
+		r.cost = min(max(r.cost+gain, costLeast), r.cost*most, float64(c.memory.Limit))
 		r.learned = true
 	}
 	c.connection = min(max(c.connection*(1+part*rate*learnOther), connectionLeast), connectionMost)
 	c.base = min(max(c.base+part*rate*must*learnOther, 0), must)
 	c.count()
-}
-
-// allocated is how much each unit of r has allocated at most in the present count, by
-// those that began and ended in it; 0 is unknown.
-func (c *core) allocated(r *route) float64 {
-	n := r.left - r.there
-	if n < countLeast || c.from == 0 || c.memory.Allocated < c.from {
-		return 0
-	}
-	return float64(c.memory.Allocated-c.from) / float64(n)
-}
-
-// bound is the most that a unit of r can hold, as far as that is known.
-func (c *core) bound(r *route) float64 {
-	if most := max(r.allocates, c.allocated(r)); most > 0 {
-		return most + countStack
-	}
-	return math.Inf(1)
-}
-
-// recount begins to count what units allocate.
-func (c *core) recount(now time.Duration) {
-	for _, r := range c.routes {
-		r.allocates, r.there, r.left = c.allocated(r), r.inFlight, 0
-	}
-	c.counted, c.from = now, c.memory.Allocated
 }
 
 // boundBy lowers the costs when the sum of what they say is more than there is at

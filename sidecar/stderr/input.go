@@ -118,13 +118,18 @@ func (w *follower) next(p []byte) int {
 
 // rewritten reports whether the file was truncated (copytruncate, or ">file"): what
 // was read last stands there no more. Its size does not tell of one that has grown
-// again between two looks.
+// again between two looks. If nothing but zeros stands there, who writes to it goes on
+// where it was (it has not opened the file to append), and there is a hole before that.
 func (w *follower) rewritten() bool {
 	if len(w.last) == 0 {
 		return false
 	}
 	was := make([]byte, len(w.last))
 	n, err := w.f.ReadAt(was, w.off-int64(len(was)))
+	if n == len(was) && len(bytes.Trim(was, "\x00")) == 0 {
+		w.last = nil
+		return false
+	}
 	return (err == nil || errors.Is(err, io.EOF)) && !bytes.Equal(was[:n], w.last)
 }
 

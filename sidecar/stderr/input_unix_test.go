@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -95,6 +96,30 @@ func TestFollow(t *testing.T) {
 	assert.Equal(t, uint64(8), next)
 	_, exited := s.Exit()
 	assert.False(t, exited, "a file knows nothing of it")
+}
+
+// Who has not opened the file to append goes on where it was when that is truncated.
+func TestFollowWithoutAppend(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "app.log")
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	defer f.Close()
+	const hole = 1 << 30
+	_, err = f.Seek(hole, io.SeekStart)
+	require.NoError(t, err)
+	_, err = f.WriteString(gc(1))
+	require.NoError(t, err)
+	s, err := Open(path)
+	run(t, s, err)
+	assert.Len(t, numbers(t, s, 1), 1)
+	for n := 2; n < 5; n++ {
+		require.NoError(t, os.Truncate(path, 0))
+		_, err = f.WriteString(gc(n))
+		require.NoError(t, err)
+		assert.Len(t, numbers(t, s, n), n)
+	}
+	assert.LessOrEqual(t, s.Counts().Bytes, uint64(2*TailSize), "no hole was read")
 }
 
 // Of a file that is there the last is read, not gigabytes.
