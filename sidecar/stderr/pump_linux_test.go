@@ -101,7 +101,7 @@ func TestPumpSlowConsumer(t *testing.T) {
 	for range 1000 { // nothing of these stays
 		write(t, p, pieces...)
 	}
-	require.Eventually(t, func() bool { return p.Counts().Cycles == 2000 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Counts().Cycles == 2000 }, time.Minute, time.Millisecond)
 	flood := make(chan struct{})
 	go func() {
 		defer close(flood)
@@ -112,7 +112,7 @@ func TestPumpSlowConsumer(t *testing.T) {
 		}
 		p.Service().Close()
 	}()
-	require.Eventually(t, func() bool { return p.Counts().Bytes > maxQueue }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Counts().Bytes > maxQueue }, time.Minute, time.Millisecond)
 	select {
 	case <-flood:
 		t.Error("four megabytes went where nobody reads")
@@ -227,7 +227,7 @@ func TestRecord(t *testing.T) {
 		write(t, p, writes(printed["go1.26"])...)
 		write(t, p, strings.Repeat("x", 50), "\n")
 		if i%1000 == 0 { // several rounds of writing
-			require.Eventually(t, func() bool { return s.Counts().Cycles > uint64(i) }, 20*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return s.Counts().Cycles > uint64(i) }, time.Minute, time.Millisecond)
 		}
 	}
 	write(t, p, "panic: the end\n")
@@ -236,7 +236,7 @@ func TestRecord(t *testing.T) {
 	read.Wait()
 	at := time.Now()
 	require.NoError(t, r.Close(Exit{Signal: 9, Time: at, Counts: p.Counts()}))
-	require.Eventually(t, func() bool { return s.Counts().Cycles == n }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Counts().Cycles == n }, time.Minute, time.Millisecond)
 	want := strings.Repeat(strings.Repeat("x", 50)+"\n", n) + "panic: the end\n"
 	assert.Equal(t, want[len(want)-TailSize:], string(s.Tail()))
 	e, exited := other.Exit()
