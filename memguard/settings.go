@@ -35,7 +35,7 @@ func (h *hand) clamp() {
 		h.clamped = clamp{}
 		return
 	}
-	if c := (&h.clamped); !c.stands || d.Proposed != c.proposed || d.Reason != c.why {
+	if c := &h.clamped; !c.stands || d.Proposed != c.proposed || d.Reason != c.why {
 		*c = clamp{stands: true, proposed: d.Proposed, why: d.Reason}
 		h.clamps++
 	}

@@ -69,7 +69,7 @@ const aboveMust = 1.25
 // limit returns the memory limit for this reading, before hysteresis.
 func (g *Governor) limit(r *Reading, d *Decision) float64 {
 	live := g.lives.least(r)
-	must := float64(live + r.Unused + r.Stacks + r.Metadata)
+	must := float64(g.must(r))
 	base := float64(g.Baseline.MemoryLimit)
 	if r.Limit == Unlimited {
 		d.LimitReason = noKernelLimit
@@ -112,6 +112,11 @@ func (g *Governor) limit(r *Reading, d *Decision) float64 {
 		want, d.LimitReason = base, bound
 	}
 	return max(want, headroomMin)
+}
+
+// must is what stays of what is mapped, by the least of the last cycles.
+func (g *Governor) must(r *Reading) uint64 {
+	return g.lives.least(r) + r.Unused + r.Stacks + r.Metadata
 }
 
 // lives remembers what the last cycles marked. All that is allocated while a
@@ -216,7 +221,7 @@ func (g *Governor) urgent(r *Reading, d *Decision) bool {
 	switch d.LimitReason {
 	case partOfRoom, hardEdge:
 		return !g.fell || g.rose.IsZero() || r.Time.Sub(g.rose).Seconds() >= riseRest ||
-			g.last.MemoryLimit <= int64(g.lives.least(r)+r.Unused+r.Stacks+r.Metadata)
+			g.last.MemoryLimit <= int64(g.must(r))
 	}
 	return false
 }

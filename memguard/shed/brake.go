@@ -96,7 +96,7 @@ func (c *core) takes(r *route) float64 {
 // allocated is how much each unit of r has allocated at most in the present count, by
 // those that began and ended in it; 0 is unknown.
 func (c *core) allocated(r *route) float64 {
-	n := r.left - r.there
+	n := int(r.admitted-r.counted) - r.inFlight
 	if n < countLeast || c.from == 0 || c.memory.Allocated < c.from {
 		return 0
 	}
@@ -106,7 +106,7 @@ func (c *core) allocated(r *route) float64 {
 // recount begins to count what units allocate.
 func (c *core) recount(now time.Duration) {
 	for _, r := range c.routes {
-		r.allocates, r.there, r.left = c.allocated(r), r.inFlight, 0
+		r.allocates, r.counted = c.allocated(r), r.admitted
 	}
 	c.counted, c.from = now, c.memory.Allocated
 }

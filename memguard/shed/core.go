@@ -77,11 +77,10 @@ type route struct {
 	age      [3]int // in flight, by the epoch in which it entered: this one, the last, older
 	ended    [2]int // what left, in this epoch and the last
 
-	there     int     // in flight when the present count began
-	left      int     // what left since
-	allocates float64 // bytes for each unit, by the count before; 0 is unknown
-
 	admitted, refused uint64
+
+	counted   uint64  // admitted when the present count began
+	allocates float64 // bytes for each unit, by the count before; 0 is unknown
 
 	due int // percent of a unit that is to be refused by order: see ordered
 }
@@ -276,7 +275,6 @@ func (c *core) leave(r *route, entered int64) {
 	r.inFlight--
 	r.age[min(c.epoch-entered, int64(len(r.age)-1))]--
 	r.ended[0]++
-	r.left++
 	c.inFlight--
 	c.held -= r.cost
 	if c.inFlight == 0 {
